@@ -1,0 +1,478 @@
+"""One attempt: a process that becomes the step, runs it, stages its results and says how it ended.
+
+The order in `main` matters: the death signal first (nothing may outlive the worker), then the group and the token (so that
+whatever user code starts can be found), then the log (so that everything printed from here on is kept), then the rest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import gc
+import importlib
+import inspect
+import json
+import linecache
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minipipe import context, errors, hashing
+from minipipe.engine import protocol, start, tree
+from minipipe.store import blobs, codec, database
+from minipipe.store.home import Store
+
+OUTCOME_LIMIT_BYTES = 32 << 20
+_INLINE_TOTAL_BYTES = 8 << 20
+_TEXT_LIMIT = 64 << 10
+_SCALARS = (int, float, bool, str)
+
+
+@dataclass(slots=True)
+class _Result:
+    """What goes into the outcome message, as plain data."""
+
+    head: dict[str, Any]
+    payloads: list[bytes]
+    exit_code: int
+
+
+def main(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
+    """Run one attempt in this freshly forked process; never returns.
+
+    Args:
+        spec: what to run, see `minipipe.engine.worker`.
+        payloads: bytes that the spec refers to by index.
+        pipe: descriptor for the outcome message.
+        parent: process id of the step host.
+    """
+    tree.die_with_parent(parent)
+    os.setsid()
+    tree.brand(spec["token"])
+    pipe = _redirect(spec, pipe)
+    _reset_signals()
+    _step_forward_for_the_oom_killer()
+    database.forbid("")
+    gc.enable()
+    faulthandler.enable()
+    _seed(spec["seed"])
+    os.environ.update(spec["environment"])
+    started = time.monotonic()
+    store = Store(Path(spec["home"]), spec["durability"])
+    context.set_running(
+        context.Running(
+            store.path,
+            context.Lease(spec["task"], spec["uid"], spec["attempt"], spec["token"]),
+            spec["uid"],
+            spec["run"],
+            True,
+            spec["session"],
+            spec["private"],
+        )
+    )
+    result = _execute(store, spec, payloads)
+    result.head.update(token=spec["token"], duration_s=time.monotonic() - started)
+    _send(pipe, result)
+    _end(result.exit_code, spec["grace_s"])
+
+
+def become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
+    """Exec a fresh interpreter for the attempt (``isolation = "spawn"``); everything else is as in `main`."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(protocol.pack({**spec, "isolation": "fork"}, payloads))
+    file.seek(0)
+    for descriptor in (pipe, file.fileno()):
+        os.set_inheritable(descriptor, True)
+    arguments = start.command(__name__, "start_fresh", file.fileno(), pipe, parent)
+    os.execv(arguments[0], arguments)
+
+
+def start_fresh(descriptor: int, pipe: int, parent: int) -> NoReturn:
+    """Entry point of a spawned attempt."""
+    unpacker = protocol.Unpacker()
+    with open(descriptor, "rb") as file:
+        unpacker.feed(file.read())
+    frame = unpacker.next()
+    assert frame is not None
+    main(*frame, pipe, parent)
+
+
+# -- becoming the step --------------------------------------------------------------------------------------------------
+
+
+def _redirect(spec: dict[str, Any], pipe: int) -> int:
+    """Descriptors 0, 1, 2 are the null device and the log file; 3 is the outcome pipe; nothing else stays open."""
+    log = Path(spec["log"])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        descriptor = os.open(log, flags, 0o600)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(log.parent, 0o700)
+        descriptor = os.open(log, flags, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    pipe = os.dup(pipe) if pipe < 3 else pipe
+    os.dup2(null, 0)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if pipe != 3:
+        os.dup2(pipe, 3)
+    os.closerange(4, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16))
+    os.set_inheritable(3, False)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    head = f"minipipe: {spec['name']} {spec['uid'][:8]} attempt {spec['attempt']} token {spec['token'][:8]}\n"
+    os.write(1, head.encode("utf-8", "backslashreplace"))
+    return 3
+
+
+def _reset_signals() -> None:
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            if signal.getsignal(number) not in (signal.SIG_DFL, None):
+                signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as in every Python program: an exception, not a death
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _step_forward_for_the_oom_killer() -> None:
+    # The kernel then takes the step, which can be repeated, before host and worker.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def _seed(seed: int | None) -> None:
+    """An attempt draws the same numbers in a warm host as in a fresh interpreter (ClearML's `Task.set_random_seed`).
+
+    The host's own state never counts: `random` reseeds itself after a fork, numpy does not, and two children drew the same
+    numbers (pytorch/pytorch#5059). With None the seed comes from the system.
+    """
+    value = random.SystemRandom().randrange(2**32) if seed is None else seed
+    random.seed(value)
+    for name, sow in _SEEDERS.items():
+        if name in sys.modules:
+            sow(sys.modules[name], value)
+    sys.meta_path.insert(0, _SeedLater(value))
+
+
+_SEEDERS: dict[str, Callable[[Any, int], object]] = {
+    "numpy.random": lambda module, value: module.seed(value % 2**32),
+    "torch": lambda module, value: module.manual_seed(value),
+}
+
+
+class _SeedLater:
+    """Seeds numpy and torch when the step imports them itself."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Let the other finders find the module and run our seeding after its own code."""
+        if name not in _SEEDERS or name in sys.modules:
+            return None
+        sys.meta_path.remove(self)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            sys.meta_path.insert(0, self)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: types.ModuleType) -> None:
+            execute(module)
+            _SEEDERS[name](module, self.value)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+# -- running ------------------------------------------------------------------------------------------------------------
+
+
+def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Result:
+    try:
+        changed = _changed_files(spec["entry"])
+        if changed and spec["on_code_change"] == "fail":
+            return _failed("code changed since submission: " + ", ".join(changed), None)
+        if changed:
+            print("minipipe: code changed since submission: " + ", ".join(changed), file=sys.stderr)
+        _enter(spec["entry"])
+        if spec["entry"]["kind"] == "script":
+            result = _run_script(spec["entry"])
+        else:
+            result = _run_function(store, spec, payloads)
+        result.head["code_changed"] = changed
+        return result
+    except BaseException as error:
+        return _failed_by(error, spec["entry"])
+
+
+def _changed_files(entry: dict[str, Any]) -> list[str]:
+    changed = []
+    for path, digest in entry.get("files", {}).items():
+        try:
+            if hashing.digest_bytes(Path(path).read_bytes()) != digest:
+                changed.append(path)
+        except OSError:
+            changed.append(path)
+    return changed
+
+
+def _enter(entry: dict[str, Any]) -> None:
+    for folder in (entry["cwd"], *entry["roots"]):
+        if not Path(folder).is_dir():
+            raise errors.NotFound(f"the project folder {folder} is missing", "it was there when the step was submitted")
+    os.chdir(entry["cwd"])
+    sys.path[:0] = [folder for folder in entry["roots"] if folder not in sys.path]
+    sys.argv = list(entry.get("argv") or [""])
+    importlib.invalidate_caches()
+
+
+def _run_script(entry: dict[str, Any]) -> _Result:
+    path, source = entry["file"], entry["source"]
+    module = types.ModuleType("__main__")
+    module.__file__ = path
+    module.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = module
+    # Tracebacks and inspect show the text that runs, not a file that was edited since.
+    linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            if not isinstance(stop.code, int):
+                print(stop.code, file=sys.stderr)
+            raise
+    return _Result({"ending": "completed", "outputs": []}, [], 0)
+
+
+def _run_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Result:
+    function = _load_function(spec, payloads)
+    scratch = store.folder("tmp") / f"{spec['token']}.d"
+    values = _load_inputs(store, spec, payloads, scratch)
+    positional, keyword = _arrange(function, values)
+    value = function(*positional, **keyword)
+    return _stage(store, spec, _name_results(value, spec["entry"]["returns"]))
+
+
+def _load_function(spec: dict[str, Any], payloads: list[bytes]) -> Callable[..., Any]:
+    entry = spec["entry"]
+    if entry["kind"] == "pickled":
+        code = spec["code"]
+        data = blobs.read(store_of(spec), code["digest"], payloads[code["payload"]] if code["payload"] >= 0 else None, "the code")
+        loaded: Callable[..., Any] = codec.load(data)
+        return loaded
+    try:
+        found: Any = importlib.import_module(entry["module"])
+    except ImportError as error:
+        raise errors.NotFound(
+            f"step {spec['name']!r}: {str(error) or 'import failed'}",
+            f"python {sys.executable}, search path {sys.path[:3]}",
+            "install the module for this python, or keep the project folder where it was",
+        ) from error
+    for part in entry["qualname"].split("."):
+        found = getattr(found, part)
+    inner = getattr(found, "__minipipe_component__", found)
+    function: Callable[..., Any] = inner
+    return function
+
+
+def store_of(spec: dict[str, Any]) -> Store:
+    """The store of a spec; opens nothing yet."""
+    return Store(Path(spec["home"]), spec["durability"])
+
+
+def _load_inputs(store: Store, spec: dict[str, Any], payloads: list[bytes], scratch: Path) -> dict[str, Any]:
+    values: dict[str, Any] = dict(spec["arguments"])
+    references: dict[str, Any] = {}
+    structures = []
+    for item in spec["inputs"]:
+        what = f"input {item['name']!r}"
+        if item["codec"] == "scalar":
+            references[item["name"]] = item["value"]
+            continue
+        if item["codec"] == "none":
+            references[item["name"]] = None
+            continue
+        data = blobs.read(store, item["digest"], payloads[item["payload"]] if item["payload"] >= 0 else None, what)
+        if item["codec"] == "structure":
+            structures.append((item["name"], data))
+            continue
+        references[item["name"]] = codec.decode(data, item["codec"], item["metadata"], scratch, what)
+    for name, data in structures:
+        values[name] = codec.load(data, references.__getitem__)
+    # "x#2" is the third reference inside container x and has been put in its place above.
+    values.update((name, value) for name, value in references.items() if "#" not in name)
+    return values
+
+
+def _arrange(function: Callable[..., Any], values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments for a call; surplus ``*args`` are stored under "0", "1" … (ClearML's rule)."""
+    surplus = []
+    while str(len(surplus)) in values:
+        surplus.append(values.pop(str(len(surplus))))
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return surplus, values
+    positional = []
+    for parameter in parameters:
+        if parameter.kind is parameter.POSITIONAL_ONLY or (surplus and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
+            if parameter.name in values:
+                positional.append(values.pop(parameter.name))
+    return [*positional, *surplus], values
+
+
+def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
+    if not names:
+        return []
+    if len(names) == 1:
+        return [(names[0], value)]
+    parts = list(value) if isinstance(value, (tuple, list)) else [value]
+    if len(parts) != len(names):
+        print(
+            f"warning: the step returned {len(parts)} value{'s' if len(parts) != 1 else ''} for {len(names)} names"
+            f" ({', '.join(names)}): {'the surplus is dropped' if len(parts) > len(names) else 'missing ones are None'}",
+            file=sys.stderr,
+        )
+    parts += [None] * (len(names) - len(parts))
+    return list(zip(names, parts, strict=False))
+
+
+def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -> _Result:
+    outputs, payloads, total = [], [], 0
+    for index, (name, value) in enumerate(results):
+        if type(value) in _SCALARS:
+            outputs.append({"name": name, "scalar": json.dumps(value), "type": type(value).__name__, "text": str(value)})
+            continue
+        try:
+            encoded = codec.encode(store, value, f"{spec['token']}.{index}")
+        except errors.CannotTravel as error:
+            raise errors.CannotTravel(
+                f"step {spec['name']!r}: result {name!r} of type {type(value).__name__} cannot be stored", error.cause, error.hint
+            ) from error
+        staged = encoded.staged
+        payload = -1
+        if staged.inline is not None:
+            total += staged.size
+            if total > _INLINE_TOTAL_BYTES:
+                raise errors.CannotTravel(f"step {spec['name']!r} returns more than {_INLINE_TOTAL_BYTES >> 20} MiB in small results")
+            payload = len(payloads)
+            payloads.append(staged.inline)
+        outputs.append(
+            {
+                "name": name,
+                "digest": staged.digest,
+                "size": staged.size,
+                "payload": payload,
+                "codec": encoded.codec,
+                "type": encoded.type,
+                "key": encoded.key,
+                "preview": encoded.preview,
+                "metadata": encoded.metadata,
+            }
+        )
+    return _Result({"ending": "completed", "outputs": outputs}, payloads, 0)
+
+
+# -- failing ------------------------------------------------------------------------------------------------------------
+
+
+def _failed(reason: str, error: dict[str, str] | None, exit_code: int = 1) -> _Result:
+    return _Result({"ending": "failed", "reason": _clip(reason, 500), "error": error or {}, "outputs": []}, [], exit_code)
+
+
+def _failed_by(error: BaseException, entry: dict[str, Any]) -> _Result:
+    """An exception as text. The object never leaves this process: not every exception survives pickling."""
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0):
+            return _failed("exited without a result", {"type": "SystemExit", "message": "exit code 0"})
+        code = error.code if isinstance(error.code, int) else 1
+        note = "" if 0 <= code < 256 else f" (the system keeps {code & 255})"
+        return _failed(f"exited with code {code}{note}", {"type": "SystemExit", "message": str(code)}, code & 255 or 1)
+    kind, message = type(error).__name__, _message(error)
+    text = _traceback_text(error)
+    sys.stderr.write(text)
+    return _failed(
+        f"{kind}: {message}" if message else kind,
+        {"type": kind, "message": _clip(message, 4_000), "where": _where(error, entry), "traceback": _clip(text, _TEXT_LIMIT)},
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return error.message if isinstance(error, errors.MinipipeError) else str(error)
+    except BaseException as second:
+        return f"<its message raised {type(second).__name__}>"
+
+
+def _traceback_text(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException:
+        return "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}\n"
+
+
+def _where(error: BaseException, entry: dict[str, Any]) -> str:
+    """file:line, function and source line of the user's innermost frame."""
+    own = str(Path(__file__).resolve().parent.parent)
+    best = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        installed = "site-packages" in frame.filename or frame.filename.startswith((own, "<frozen", sys.base_prefix))
+        if not installed:
+            path = frame.filename
+            with contextlib.suppress(ValueError):
+                path = str(Path(path).relative_to(entry["roots"][0] if entry["roots"] else entry["cwd"]))
+            best = f"{path}:{frame.lineno}, in {frame.name}:  {frame.line or ''}".rstrip(": ")
+    return best
+
+
+def _clip(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit // 2] + f"\n… {len(text) - limit} characters …\n" + text[-limit // 2 :]
+
+
+# -- ending -------------------------------------------------------------------------------------------------------------
+
+
+def _send(pipe: int, result: _Result) -> None:
+    view = memoryview(protocol.pack(result.head, result.payloads))
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def _end(exit_code: int, grace_s: float) -> NoReturn:
+    """Run exit handlers and wait for threads, for at most the grace; the outcome is already on its way."""
+
+    def give_up() -> None:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        os._exit(exit_code)
+
+    if threading.active_count() > 1 or atexit._ncallbacks():
+        timer = threading.Timer(grace_s, give_up)
+        timer.daemon = True
+        timer.start()
+        with contextlib.suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]
+        with contextlib.suppress(BaseException):
+            atexit._run_exitfuncs()
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(exit_code)

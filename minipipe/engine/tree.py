@@ -1,0 +1,153 @@
+"""The processes of an attempt: found by group, by descent and by the token in their environment; ended for good.
+
+A step may leave its group (setsid), outlive its parents (double fork) or ignore SIGTERM; it cannot shed the environment it was
+started with. So the token is written into the environment in place, where the kernel shows it to others (`brand`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+TOKEN_VARIABLE = "MINIPIPE_ATTEMPT"
+STORE_VARIABLE = "MINIPIPE_STORE_ID"
+NO_TOKEN = "0" * 32
+_PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    return bool(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Arrange that this process is killed when its parent dies; exit at once if it has died already.
+
+    The signal is armed by the child itself, after fork and after exec (it is not inherited), and the parent is checked again
+    afterwards: it may have died in between (containers/bubblewrap#700).
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parents end (Linux; elsewhere they go to init)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def brand(token: str) -> None:
+    """Write the attempt's token over the one this process was started with.
+
+    What others can read (``/proc/PID/environ``) is the memory given at exec; ``os.environ[...] = x`` does not change it, and a
+    forked daemon would go on showing the host's value. The host is started with 32 zeros, so the length is always the same.
+    """
+    _libc.getenv.restype = ctypes.c_void_p
+    address = _libc.getenv(TOKEN_VARIABLE.encode())
+    if address and len(ctypes.string_at(address)) == len(token):
+        ctypes.memmove(address, token.encode(), len(token))
+    os.environ[TOKEN_VARIABLE] = token
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def _stat(pid: int) -> tuple[str, int, int] | None:
+    """(state, parent, group) of a process, None if it is gone."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return fields[0].decode(), int(fields[1]), int(fields[2])
+
+
+def _processes() -> dict[int, tuple[str, int, int]]:
+    found = {}
+    for name in os.listdir(_PROC):
+        if name.isdigit() and (facts := _stat(int(name))) is not None:
+            found[int(name)] = facts
+    return found
+
+
+def members(tokens: Collection[str], leaders: Iterable[int] = ()) -> set[int]:
+    """Living processes of the given attempts.
+
+    Args:
+        tokens: tokens of the attempts.
+        leaders: process ids of their children; their groups and descendants count too. A group that holds no process with one
+            of the tokens is left alone: its number may belong to somebody else by now.
+
+    Returns:
+        Process ids, this process never among them. Zombies are not counted. Empty where there is no /proc.
+    """
+    if not _PROC.is_dir():
+        return {pid for pid in leaders if _exists(pid)}
+    needles = [f"{TOKEN_VARIABLE}={token}".encode() for token in tokens]
+    table = _processes()
+    found = {pid for pid, (state, _, _) in table.items() if state != "Z" and any(n in _environment(pid) for n in needles)}
+    groups = {table[pid][2] for pid in found if pid in table} & set(leaders)
+    found |= {pid for pid, (state, _, group) in table.items() if group in groups and state != "Z"}
+    below = set(found)
+    while True:
+        more = {pid for pid, (state, parent, _) in table.items() if parent in below and pid not in below and state != "Z"}
+        if not more:
+            break
+        below |= more
+    return below - {os.getpid()}
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Signal processes; those that are gone are passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def kill_all(tokens: Collection[str], leaders: Iterable[int] = ()) -> None:
+    """Kill the processes of attempts and return when two looks in a row find none (a fork may slip through one look)."""
+    quiet = 0
+    leaders = tuple(leaders)
+    while quiet < 2:
+        found = members(tokens, leaders)
+        quiet = 0 if found else quiet + 1
+        send(found, signal.SIGKILL)
+
+
+def own_children() -> set[int]:
+    """Process ids of this (single-threaded) process's children, adopted orphans included; empty where unknown."""
+    try:
+        text = (_PROC / "self" / "task" / str(os.getpid()) / "children").read_text()
+    except OSError:
+        return set()
+    return set(map(int, text.split()))
+
+
+def threads_and_descriptors() -> tuple[int, int]:
+    """How many threads this process has and how many descriptors are open (0, 0 where unknown)."""
+    try:
+        return len(os.listdir(_PROC / "self" / "task")), len(os.listdir(_PROC / "self" / "fd"))
+    except OSError:
+        return 0, 0

@@ -1,0 +1,397 @@
+"""The worker (ClearML: agent): claims tasks, has them run, commits how they ended.
+
+One thread and one loop. Its only state is what it holds in memory of its running attempts; every fact is in the store, so a kill
+at any instant loses nothing: the tasks go back to their queue as soon as somebody sees that its lock is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minipipe import errors, settings
+from minipipe.engine import hosting, tree
+from minipipe.store import attempts, inputs, locks, workers
+from minipipe.store.attempts import CRASHED, FAILED, RETURNED, Claim, Claimant, Outcome
+from minipipe.store.home import Store
+
+IDLE_LOOK_S = 0.02
+TICK_S = 1.0
+_HOST_TRIES = 3
+_WELCOME_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a worker serves and how.
+
+    Attributes:
+        queues: served in this order by a worker for everybody.
+        session: serve only one command's tasks, from any queue.
+        slots: steps at a time; controllers have slots of their own.
+        once: leave after one task.
+        until_idle: leave when nothing is queued or running.
+        owner: process id whose end ends this worker, 0 for none.
+        name: shown name.
+    """
+
+    queues: tuple[str, ...] = ("default", "services")
+    session: str = ""
+    slots: int = 1
+    once: bool = False
+    until_idle: bool = False
+    owner: int = 0
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A running attempt, as the worker remembers it."""
+
+    claim: Claim
+    started: float
+    why: str = ""  # "abort", "limit" or "leave" once we decided to end it
+    kill_at: float = 0.0
+    ended: hosting.Ended | None = None  # its child is gone, but processes of it may be left
+
+
+class Worker:
+    """Serves queues until told to leave; see `run`."""
+
+    def __init__(self, store: Store, options: Options, say: Callable[[str], None] = lambda line: None) -> None:
+        self.store = store
+        self.options = options
+        self.say = say
+        self.settings = settings.load_settings()
+        self.registration = workers.register(
+            store,
+            workers.AGENT,
+            slots=options.slots,
+            queues=() if options.session else options.queues,
+            session=options.session,
+            name=options.name,
+        )
+        self.left_alone: tuple[str, ...] = ()
+        self.host: hosting.HostProcess | None = None
+        self.host_failures = 0
+        self.running: dict[str, _Attempt] = {}
+        self.unsaved: list[tuple[Claim, Outcome]] = []
+        self.waiting: list[Claim] = []
+        self.signals = 0
+        self.leave_at: float | None = None
+        self.taken = 0
+        self.version = -1
+        self.next_tick = 0.0
+        self.next_look = 0.0
+        self._wakeup, self._bell = socket.socketpair()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to leave. Call it from the main thread.
+
+        Returns:
+            exit code: 0 after an orderly end.
+
+        Raises:
+            EngineError: no step host can be started; claimed tasks went back uncounted.
+            StoreMoved: the store was renamed or deleted; all steps were ended.
+        """
+        self._listen()
+        try:
+            while not self._finished():
+                self._wait()
+                self._hear()
+                self._advance()
+                self._save()
+                if self.leave_at is None:
+                    self._claim()
+            return 0
+        except (errors.StoreMoved, errors.EngineError):
+            self._drop_everything()
+            raise
+        finally:
+            self._close()
+
+    def _listen(self) -> None:
+        for end in (self._wakeup, self._bell):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+
+        def asked(number: int, frame: object) -> None:
+            self.signals += 1
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, asked)
+        tree.adopt_orphans()
+
+    def _finished(self) -> bool:
+        busy = bool(self.running or self.unsaved or self.waiting)
+        if self.leave_at is not None:
+            return not busy
+        if self.options.once and self.taken and not busy:
+            return True
+        return bool(self.options.until_idle and not busy and self.version >= 0 and not self._anything_queued())
+
+    def _wait(self) -> None:
+        ending = any(attempt.kill_at for attempt in self.running.values())
+        pause = 0.005 if ending else IDLE_LOOK_S
+        sources: list[Any] = [self._wakeup]
+        if self.host is not None and not self.host.lost:
+            sources.append(self.host.channel)
+        readable, _, _ = select.select(sources, [], [], pause)
+        if self._wakeup in readable:
+            with contextlib.suppress(BlockingIOError):
+                self._wakeup.recv(4096)
+        now = time.monotonic()
+        if self.signals:
+            self._asked_to_leave(now)
+        if now >= self.next_tick:
+            self.next_tick = now + TICK_S
+            self._tick()
+
+    # -- endings ------------------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        if self.host is None:
+            return
+        for ended in self.host.events():
+            attempt = self.running.get(ended.token)
+            if attempt is None:
+                continue
+            if ended.survivors or attempt.why:
+                attempt.ended = ended  # `_advance` ends what is left of it, then finishes it
+            else:
+                self._finish(attempt, ended)
+        if self.host.lost:
+            self._replace_host()
+
+    def _finish(self, attempt: _Attempt, ended: hosting.Ended) -> None:
+        del self.running[attempt.claim.lease.token]
+        outcome = self._judge(attempt, ended)
+        self.unsaved.append((attempt.claim, outcome))
+
+    def _judge(self, attempt: _Attempt, ended: hosting.Ended) -> Outcome:
+        spent = time.monotonic() - attempt.started
+        if attempt.why == "limit":
+            limit = attempt.claim.time_limit_s
+            return Outcome(FAILED, f"time limit of {limit:g} s", {"type": "TimeLimit", "message": f"ran over {limit:g} s"}, (), spent)
+        if attempt.why == "leave":
+            return Outcome(RETURNED, f"worker {self.registration.name} left")
+        outcome = hosting.outcome_of(self.store, ended)
+        return outcome if outcome.duration_s else Outcome(outcome.ending, outcome.reason, outcome.error, outcome.outputs, spent)
+
+    def _advance(self) -> None:
+        """Push on what is being ended: SIGTERM first, SIGKILL after the grace, finish when no process is left."""
+        now = time.monotonic()
+        for attempt in list(self.running.values()):
+            limit = attempt.claim.time_limit_s
+            if limit is not None and not attempt.why and now - attempt.started >= limit and attempt.ended is None:
+                self._end(attempt, "limit")
+            if attempt.ended is None and not attempt.kill_at:
+                continue
+            token = attempt.claim.lease.token
+            left = tree.members([token], self._leaders(attempt))
+            if not left and attempt.ended is not None and not tree.members([token], self._leaders(attempt)):
+                self._finish(attempt, attempt.ended)
+            elif left and not attempt.kill_at:
+                attempt.kill_at = now + self.settings.grace_s
+                tree.send(left, signal.SIGTERM)
+            elif left and now >= attempt.kill_at:
+                tree.send(left, signal.SIGKILL)
+
+    def _leaders(self, attempt: _Attempt) -> tuple[int, ...]:
+        pid = self.host.pids.get(attempt.claim.lease.token, 0) if self.host is not None else 0
+        return (pid,) if pid else ()
+
+    def _end(self, attempt: _Attempt, why: str, at_once: bool = False) -> None:
+        if attempt.why and not at_once:
+            return
+        attempt.why = attempt.why or why
+        attempt.kill_at = time.monotonic() + (0 if at_once else self.settings.grace_s)
+        left = tree.members([attempt.claim.lease.token], self._leaders(attempt))
+        tree.send(left, signal.SIGKILL if at_once else signal.SIGTERM)
+
+    def _save(self) -> None:
+        """Commit endings. One that cannot be committed is kept and tried again; nothing is claimed meanwhile."""
+        while self.unsaved:
+            claim, outcome = self.unsaved[0]
+            who = None
+            if not claim.controller and len(self.unsaved) == 1 and self._wants_more():
+                who = self._claimant()
+            try:
+                done = attempts.finish(self.store, claim.lease, outcome, self.settings.max_crashes, who)
+            except (errors.StoreMoved, errors.ForkedConnection):
+                raise
+            except (errors.StoreBusy, errors.StoreError) as error:
+                print(f"minipipe worker: cannot store an ending yet: {error.message} ({error.cause})", file=sys.stderr, flush=True)
+                self.store.close()
+                time.sleep(0.5)
+                return
+            self.unsaved.pop(0)
+            self._clear_scratch(claim)
+            self.say(f"{claim.run[:8]}/{claim.name} {done.status or 'lost'} {outcome.duration_s:.1f}s {done.reason}".rstrip())
+            if done.next is not None:
+                self._start(done.next)
+
+    def _clear_scratch(self, claim: Claim) -> None:
+        scratch = self.store.folder("tmp") / f"{claim.lease.token}.d"
+        if scratch.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    # -- claiming -----------------------------------------------------------------------------------------------------
+
+    def _claimant(self) -> Claimant:
+        return Claimant(self.registration.id, self.options.queues, self.options.session, self.left_alone)
+
+    def _free_slots(self) -> int:
+        return self.options.slots - sum(not attempt.claim.controller for attempt in self.running.values())
+
+    def _wants_more(self) -> bool:
+        return self.leave_at is None and not (self.options.once and self.taken) and self._free_slots() > 0
+
+    def _claim(self) -> None:
+        if self.unsaved:
+            return
+        now, version = time.monotonic(), self.store.database.data_version()
+        if version == self.version and now < self.next_look:
+            return
+        self.version, self.next_look = version, now + 0.1  # a retry's wait ends without a commit that would wake us
+        if self.running:
+            self._end_aborted()
+        while not (self.options.once and self.taken):
+            step = self._free_slots() > 0
+            if not attempts.anything_for(self.store, self._claimant(), step):
+                return
+            claim = attempts.claim_next(self.store, self._claimant(), step)
+            if claim is None:
+                return
+            self._start(claim)
+
+    def _anything_queued(self) -> bool:
+        return attempts.anything_for(self.store, self._claimant(), True, due=False)
+
+    def _end_aborted(self) -> None:
+        asked = attempts.aborted(self.store, self.registration.id)
+        for attempt in self.running.values():
+            if attempt.claim.lease.task in asked:
+                self._end(attempt, "abort")
+
+    def _start(self, claim: Claim) -> None:
+        self.taken += 1
+        host = self._ready_host()
+        spec, payloads = inputs.spec_of(self.store, claim, self.settings)
+        self.running[claim.lease.token] = _Attempt(claim, time.monotonic())
+        self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
+        host.run(spec, payloads)
+
+    # -- the host -----------------------------------------------------------------------------------------------------
+
+    def _ready_host(self) -> hosting.HostProcess:
+        if self.host is None:
+            self.host = hosting.HostProcess(self.store)
+        return self.host
+
+    def _replace_host(self) -> None:
+        assert self.host is not None
+        host, self.host = self.host, None
+        words = host.words()
+        if host.ready:
+            self.host_failures = 0
+            tree.kill_all(list(self.running))
+            for attempt in list(self.running.values()):
+                self._finish(attempt, hosting.Ended(attempt.claim.lease.token, None, b"", False))
+            return
+        self.host_failures += 1
+        # Nothing of these attempts ever ran: they go back uncounted.
+        for attempt in list(self.running.values()):
+            del self.running[attempt.claim.lease.token]
+            self.unsaved.append((attempt.claim, Outcome(RETURNED, "the step host did not start")))
+        self._save()
+        if self.host_failures >= _HOST_TRIES:
+            raise errors.EngineError(
+                "the step host cannot be started", words, f"try it by hand: {sys.executable} -c 'import minipipe.engine.host'"
+            )
+
+    # -- once a second ------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self.registration.lock.lost() or self.store.database.moved():
+            raise errors.StoreMoved(
+                f"the store {self.store.path} was moved or deleted", "this worker's lock or database file is gone", path=str(self.store.path)
+            )
+        if self.options.owner and os.getppid() != self.options.owner and self.leave_at is None:
+            self.leave_at = 0.0  # nobody is left to serve
+            for attempt in self.running.values():
+                self._end(attempt, "leave")
+        if self.leave_at is not None and time.monotonic() >= self.leave_at:
+            for attempt in self.running.values():
+                self._end(attempt, "leave")
+        workers.reap(self.store, self.settings.max_crashes, sweep)
+        lock = locks.hold(self.store.path / "maint.lock", wait=False)
+        if lock is not None:
+            self.store.database.checkpoint()
+            lock.release()
+        if self.options.session:
+            self.left_alone = workers.served_queues(self.store)
+
+    def _asked_to_leave(self, now: float) -> None:
+        again, self.signals = self.leave_at is not None or self.signals > 1, 0
+        if again:
+            self.leave_at = now
+            for attempt in self.running.values():
+                self._end(attempt, "leave", at_once=True)
+            return
+        self.leave_at = now + self.settings.drain_s
+        steps = len(self.running)
+        if steps:
+            self.say(
+                f"stopping: {steps} {'steps' if steps > 1 else 'step'} running, up to {self.settings.drain_s:.0f}s to finish"
+                " (again: stop now; they return to the queue, uncounted)"
+            )
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    def _drop_everything(self) -> None:
+        if self.host is not None:
+            self.host.kill()
+        tree.kill_all(list(self.running))
+
+    def _close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        if self.host is not None:
+            self.host.close()
+        with contextlib.suppress(errors.MinipipeError, OSError):
+            for attempt in self.running.values():
+                outcome = Outcome(CRASHED, "the worker stopped on an error")
+                attempts.finish(self.store, attempt.claim.lease, outcome, self.settings.max_crashes)
+            workers.leave(self.store, self.registration)
+            if self.options.owner:
+                workers.reap(self.store, self.settings.max_crashes, sweep)
+
+
+def sweep(uid: str, tokens: Any) -> None:
+    """Kill whatever a dead worker's attempts left running; called before their tasks are given back."""
+    if tokens:
+        tree.kill_all(tokens)
+
+
+def embedded(home: str, session: str, slots: int, owner: int) -> None:
+    """Entry point of a worker that serves one command; see `minipipe.engine.start.start_worker`."""
+    try:
+        store = Store.open(Path(home), create=False)
+        code = Worker(store, Options(session=session, slots=slots, owner=owner)).run()
+    except errors.MinipipeError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = error.exit_code
+    sys.exit(code)

@@ -1,0 +1,1 @@
+"""Floor 3, what users write: pipelines, components, tasks, loggers."""

@@ -1,0 +1,108 @@
+"""A stored value of a task, as `Task.artifacts` gives it (ClearML's `Artifact`)."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from minipipe.sdk import session
+from minipipe.store import blobs, records
+from minipipe.store.home import Store
+
+_MISSING = object()
+
+
+class Artifact:
+    """One artifact. Reading its facts never loads it; `get` does, once, after verifying the bytes."""
+
+    def __init__(self, store: Store, row: Any) -> None:
+        self._store = store
+        self._row = row
+        self._value: Any = _MISSING
+
+    @property
+    def name(self) -> str:
+        """Its name within the task."""
+        return str(self._row["name"])
+
+    @property
+    def type(self) -> str:
+        """What people see: numpy, pandas, dict, string, pickle …"""
+        return str(self._row["type"])
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(self._row["size"])
+
+    @property
+    def mode(self) -> str:
+        """Always "output" (ClearML's word for what a task made)."""
+        return "output"
+
+    @property
+    def preview(self) -> str:
+        """At most 200 characters, stored when the value was."""
+        return str(self._row["preview"])
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What was given with the upload."""
+        return {str(key): str(value) for key, value in json.loads(self._row["metadata"]).items()}
+
+    @property
+    def timestamp(self) -> datetime.datetime:
+        """When it was stored, UTC."""
+        return datetime.datetime.fromtimestamp(self._row["created_at"], datetime.UTC)
+
+    @property
+    def url(self) -> str:
+        """Names the content, not the task: equal content, equal url."""
+        return f"minipipe://{self._row['digest']}"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the stored bytes, 64 hex digits (ClearML's hash; computed when asked for)."""
+        return hashlib.sha256(blobs.load(self._store, self._row["digest"], self.name)).hexdigest()
+
+    def get(self, force_download: bool = False, deserialization_function: Any = None) -> Any:
+        """The value; the same object at each call.
+
+        Args:
+            force_download: read it again.
+            deserialization_function: called with the bytes instead of minipipe's own reader.
+
+        Raises:
+            ArtifactError: the stored bytes are missing, damaged or cannot be decoded here.
+        """
+        if self._value is _MISSING or force_download:
+            if deserialization_function is not None:
+                self._value = deserialization_function(bytes(blobs.load(self._store, self._row["digest"], self.name)))
+            else:
+                self._value = records.value_of(self._store, self._row["task_id"], self.name, session.scratch())
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"<Artifact {self.name!r} {self.type} {self.size} bytes: {self.preview[:60]}>"
+
+
+class Artifacts(Mapping[str, Artifact]):
+    """A task's artifacts by name, in upload order."""
+
+    def __init__(self, store: Store, task_id: int) -> None:
+        rows = store.database.rows("SELECT * FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY id", (task_id,))
+        self._all = {row["name"]: Artifact(store, row) for row in rows}
+
+    def __getitem__(self, name: str) -> Artifact:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+

@@ -1,0 +1,130 @@
+"""Python callbacks of steps: run in the controller's process, one at a time, in one thread.
+
+A step is held for its controller only at the points where a callback exists: before launch (``hold``), after a failed attempt
+whose retry predicate must be asked (``hold`` again), and between its end and the start of its children (``gate``). Status changes
+are read from the store's events, so none is left out, however fast the step was.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from minipipe import errors, states
+from minipipe.sdk.node import NODE_WORDS, Node
+from minipipe.store import tasks
+
+if TYPE_CHECKING:
+    from minipipe.sdk.run import Run, Step
+
+
+class Callbacks:
+    """Runs the callbacks of one run. The thread starts with the first step that has any."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.nodes: dict[int, Node] = {}
+        self.pipeline: Any = None  # what user callbacks get as their first argument
+        self._event = 0
+        self._thread: threading.Thread | None = None
+        self._quit = False
+
+    def watch(self, step: Step) -> None:
+        """Take part in the life of a step that was just submitted."""
+        self.nodes[step.id] = Node.of_step(self.run, step)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="minipipe-callbacks", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop the thread; what had to run has run, since the run waits for gates and holds."""
+        self._quit = True
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(5.0)
+
+    def _loop(self) -> None:
+        while not self._quit:
+            try:
+                tasks.wait(self.run.store, self._turn, timeout_s=0.2)
+            except errors.MinipipeError as error:
+                if self._quit:
+                    return
+                self.run.fail(error)
+                return
+
+    def _turn(self) -> bool:
+        """One look at everything that changed; always asks for another one unless the thread should end."""
+        for step_id in list(self.nodes):
+            self._look(step_id)
+        return self._quit
+
+    def _look(self, step_id: int) -> None:
+        step, node = self.run.by_id.get(step_id), self.nodes[step_id]
+        if step is None:
+            return
+        self._tell_changes(step, node)
+        row = self.run.store.database.row("SELECT status, hold, waiting_on, gate, retries FROM task WHERE id = ?", (step_id,))
+        if row is None:
+            return
+        if row["status"] == states.PENDING and row["hold"] == "launch" and row["waiting_on"] == 0:
+            self._before(step, node)
+        elif row["status"] == states.PENDING and row["hold"] == "retry":
+            self._retry(step, node, row["retries"])
+        elif row["status"] in states.ENDED and row["gate"]:
+            self._after(step, node, row["status"])
+        elif row["status"] in states.ENDED:
+            self._tell_changes(step, node)
+            self.nodes.pop(step_id, None)
+
+    def _before(self, step: Step, node: Node) -> None:
+        answer = self._call(step.spec.before, node, node.parameters)
+        if self.run.failure is None:
+            tasks.release(self.run.store, step.id, skip=answer is False)
+
+    def _after(self, step: Step, node: Node, status: str) -> None:
+        self._tell_changes(step, node)
+        if status != states.SKIPPED:
+            self._call(step.spec.after, node)
+        tasks.open_gate(self.run.store, step.id)
+
+    def _retry(self, step: Step, node: Node, done: int) -> None:
+        predicate = step.spec.retry if callable(step.spec.retry) else self.run.options.retry
+        again = False
+        if callable(predicate):
+            try:
+                again = bool(predicate(self.pipeline, node, done))
+            except Exception as error:
+                print(f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry", file=sys.stderr)
+        tasks.answer_retry(self.run.store, step.id, again)
+
+    def _tell_changes(self, step: Step, node: Node) -> None:
+        if step.spec.on_status is None:
+            return
+        rows = self.run.store.database.rows(
+            "SELECT e.id, e.old, e.new, t.cached_from FROM event e JOIN task t ON t.id = e.task_id"
+            " WHERE e.task_id = ? AND e.kind = 'status' AND e.id > ? ORDER BY e.id",
+            (step.id, node.seen_event),
+        )
+        for row in rows:
+            node.seen_event = row["id"]
+            word = "cached" if row["new"] == states.COMPLETED and row["cached_from"] else NODE_WORDS[row["new"]]
+            previous, node.shown_status = node.shown_status, word
+            if previous == word:
+                continue
+            try:
+                step.spec.on_status(self.pipeline, node, previous)
+            except Exception:
+                traceback.print_exc()
+
+    def _call(self, callback: Callable[..., Any] | None, node: Node, *extra: Any) -> Any:
+        if callback is None:
+            return None
+        try:
+            return callback(self.pipeline, node, *extra)
+        except Exception as error:
+            traceback.print_exc()
+            self.run.fail(error)
+            return None

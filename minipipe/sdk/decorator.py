@@ -1,0 +1,535 @@
+"""Pipelines from functions (ClearML's `PipelineDecorator`): a thin front end of `minipipe.sdk.run`.
+
+Calling a component inside a running pipeline submits a step and returns lazy results; outside of one it is a plain function call.
+Where the pipeline's logic runs is chosen as in ClearML: `debug_pipeline()` everything here as plain calls, `run_locally()` logic
+here and each step in a process of its own, otherwise both on workers.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, overload
+
+from minipipe import context, errors, states
+from minipipe.sdk import arguments, launch, logger, notice, proxy, session
+from minipipe.sdk.capture import INNER
+from minipipe.sdk.run import Retry, Run, StepSpec
+from minipipe.sdk.task import Task
+from minipipe.store.tasks import Monitor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NO_EFFECT = {
+    "docker": "steps run in the worker's Python, there are no containers",
+    "docker_args": "steps run in the worker's Python, there are no containers",
+    "docker_bash_setup_script": "steps run in the worker's Python, there are no containers",
+    "packages": "the environment is the worker's",
+    "repo": "steps run in the project folder",
+    "repo_branch": "steps run in the project folder",
+    "repo_commit": "steps run in the project folder",
+    "output_uri": "one store holds everything",
+    "auto_connect_frameworks": "frameworks are not captured yet",
+    "auto_connect_arg_parser": "a function step parses no command line",
+    "monitor_models": "models are not captured yet",
+    "working_dir": "steps run in the project folder",
+    "stage": "",
+    "pool_frequency": "",
+    "skip_global_imports": "what a function names is always there",
+    "artifact_serialization_function": "values are stored by minipipe's own formats",
+    "artifact_deserialization_function": "values are stored by minipipe's own formats",
+}
+
+
+def _record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that are stored and shown but change nothing here; one notice per name (empty reason: nothing to say)."""
+    kept = {}
+    for name, value in given.items():
+        if value is None or value is False:
+            continue
+        kept[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else repr(value)
+        if _NO_EFFECT[name]:
+            notice.recorded(f"{owner}({name}=…)", _NO_EFFECT[name])
+    return kept
+
+
+class PipelineDecorator:
+    """A pipeline that is running here, and the decorators that make one.
+
+    `component` and `pipeline` decorate functions; an instance is what `get_current_pipeline` and callbacks give: one run.
+    """
+
+    _mode = "remote"
+    _default_queue: str | None = None
+    _current: PipelineDecorator | None = None
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    # -- where it runs ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def run_locally(cls) -> None:
+        """The next pipeline runs its logic here and each step in a process of its own, with the same Python and data path as on
+        workers; no worker is needed."""
+        cls._mode = "local"
+
+    @classmethod
+    def debug_pipeline(cls) -> None:
+        """The next pipeline runs here as plain function calls, in order; breakpoints work; nothing is cached."""
+        cls._mode = "debug"
+
+    @classmethod
+    def set_default_execution_queue(cls, default_execution_queue: str | None) -> None:
+        """Queue of every component that names none."""
+        cls._default_queue = None if default_execution_queue is None else str(default_execution_queue)
+
+    @classmethod
+    def get_current_pipeline(cls) -> PipelineDecorator | None:
+        """The pipeline whose logic runs here, None if there is none."""
+        return cls._current
+
+    # -- components ---------------------------------------------------------------------------------------------------
+
+    @overload
+    @classmethod
+    def component(cls, _func: Callable[P, R]) -> Callable[P, R]: ...
+
+    @overload
+    @classmethod
+    def component(cls, _func: None = None, **kwargs: Any) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    @classmethod
+    def component(
+        cls,
+        _func: Any = None,
+        *,
+        return_values: str | Sequence[str] = ("return_object",),
+        name: str | None = None,
+        cache: bool | str = False,
+        packages: bool | str | Sequence[str] | None = None,
+        parents: list[str] | None = None,
+        execution_queue: str | None = None,
+        continue_on_fail: bool = False,
+        docker: str | None = None,
+        docker_args: str | None = None,
+        docker_bash_setup_script: str | None = None,
+        task_type: str | None = None,
+        auto_connect_frameworks: dict[str, Any] | None = None,
+        auto_connect_arg_parser: dict[str, Any] | None = None,
+        repo: str | None = None,
+        repo_branch: str | None = None,
+        repo_commit: str | None = None,
+        helper_functions: Sequence[Callable[..., Any]] | None = None,
+        monitor_metrics: list[Any] | None = None,
+        monitor_artifacts: list[Any] | None = None,
+        monitor_models: list[Any] | None = None,
+        retry_on_failure: Retry = None,
+        pre_execute_callback: Callable[..., Any] | None = None,
+        post_execute_callback: Callable[..., Any] | None = None,
+        status_change_callback: Callable[..., Any] | None = None,
+        tags: Sequence[str] | str | None = None,
+        output_uri: str | bool | None = None,
+        draft: bool | None = False,
+        working_dir: str | None = None,
+        continue_behaviour: dict[str, bool] | None = None,
+        stage: str | None = None,
+        time_limit: float | None = None,
+    ) -> Any:
+        """Make a function a step of pipelines.
+
+        Args:
+            return_values: names of the results; one name holds the whole returned object, n names take n results. A single string
+                is one name, commas included (ClearML's rule).
+            name: of the step; default the function's.
+            cache: reuse an equal earlier step; "refresh" runs it and lets it serve as the newest.
+            parents: names of steps to wait for although no data comes from them.
+            execution_queue: queue of the step.
+            continue_on_fail: its failure does not fail the pipeline; its descendants are skipped.
+            task_type: one of `TaskTypes`.
+            helper_functions: may be called by name in the step, although everything that it names travels anyway.
+            monitor_metrics: [(title, series)] or [((title, series), (title, series))]: mirrored onto the pipeline's task.
+            monitor_artifacts: [name] or [(name, name on the pipeline)].
+            retry_on_failure: retries after a failed attempt, or a predicate (pipeline, node, retries so far) -> bool.
+            pre_execute_callback: (pipeline, node, parameters), before launch; False skips the step.
+            post_execute_callback: (pipeline, node), after its end and before its children start.
+            status_change_callback: (pipeline, node, previous status).
+            tags: of the step's task.
+            draft: leave the step's task as a draft; the pipeline waits until a person enqueues it.
+            continue_behaviour: only its ``continue_on_fail`` is offered yet.
+            time_limit: seconds per attempt (minipipe's own argument).
+            packages, docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, repo,
+                repo_branch, repo_commit, monitor_models, output_uri, working_dir, stage: recorded.
+
+        Raises:
+            BadPipeline: a monitor list that cannot be read, or a return name given twice.
+        """
+        recorded = _record(
+            "component",
+            {
+                "packages": packages,
+                "docker": docker,
+                "docker_args": docker_args,
+                "docker_bash_setup_script": docker_bash_setup_script,
+                "auto_connect_frameworks": auto_connect_frameworks,
+                "auto_connect_arg_parser": auto_connect_arg_parser,
+                "repo": repo,
+                "repo_branch": repo_branch,
+                "repo_commit": repo_commit,
+                "monitor_models": monitor_models,
+                "output_uri": output_uri,
+                "working_dir": working_dir,
+                "stage": stage,
+            },
+        )
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            spec = StepSpec(
+                name=name or _inner(function).__name__,
+                function=function,
+                returns=_return_names(return_values),
+                task_type=str(task_type or states.TaskTypes.training),
+                cache=cache,
+                queue=str(execution_queue) if execution_queue else None,
+                parents=tuple(parents or ()),
+                tolerated=_tolerated(continue_on_fail, continue_behaviour),
+                retry=retry_on_failure,
+                time_limit_s=time_limit,
+                helpers=tuple(helper_functions or ()),
+                monitors=_monitors(monitor_metrics, monitor_artifacts),
+                tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+                draft=bool(draft),
+                recorded=recorded,
+                before=pre_execute_callback,
+                after=post_execute_callback,
+                on_status=status_change_callback,
+            )
+            return _component(spec)
+
+        return decorate(_func) if _func is not None else decorate
+
+    # -- pipelines ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def pipeline(
+        cls,
+        _func: Any = None,
+        *,
+        name: str,
+        project: str,
+        version: str | None = None,
+        return_value: str | None = None,
+        default_queue: str | None = None,
+        pool_frequency: float = 0.2,
+        add_pipeline_tags: bool = False,
+        target_project: str | None = None,
+        abort_on_failure: bool = False,
+        pipeline_execution_queue: str | None = "services",
+        multi_instance_support: bool = False,
+        add_run_number: bool = True,
+        args_map: dict[str, list[str]] | None = None,
+        start_controller_locally: bool = False,
+        retry_on_failure: Retry = None,
+        docker: str | None = None,
+        docker_args: str | None = None,
+        docker_bash_setup_script: str | None = None,
+        packages: bool | str | Sequence[str] | None = None,
+        repo: str | None = None,
+        repo_branch: str | None = None,
+        repo_commit: str | None = None,
+        artifact_serialization_function: Callable[[Any], bytes | bytearray] | None = None,
+        artifact_deserialization_function: Callable[[bytes], Any] | None = None,
+        output_uri: str | bool | None = None,
+        skip_global_imports: bool = False,
+        working_dir: str | None = None,
+        enable_local_imports: bool = True,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Make a function the logic of a pipeline. Calling it starts a run.
+
+        Args:
+            name, project: of the pipeline; its task lives in ``<project>/.pipelines/<name>``.
+            version: any PEP 440 string; default the last one of this pipeline with its last number plus 1, or 1.0.0.
+            return_value: store the function's result (if not None) as an artifact of that name.
+            default_queue: of components that name none.
+            add_pipeline_tags: tag every step with ``pipe: <id>``.
+            target_project: project of the step tasks.
+            abort_on_failure: the first failed step stops everything.
+            pipeline_execution_queue: queue of the logic; None runs it here and the steps on queues.
+            add_run_number: the second run of a pipeline is called ``NAME #2``, and so on.
+            args_map: {section: [argument names]}: store these arguments in that section instead of ``Args``.
+            start_controller_locally: the logic here, the steps on queues.
+            retry_on_failure: for steps that say nothing themselves.
+            enable_local_imports: False keeps the script's folder out of the steps' import path.
+            multi_instance_support: not offered yet; True raises.
+            pool_frequency, docker, docker_args, docker_bash_setup_script, packages, repo, repo_branch, repo_commit,
+                artifact_serialization_function, artifact_deserialization_function, output_uri, skip_global_imports, working_dir:
+                recorded.
+
+        Raises:
+            BadPipeline: the version is not a PEP 440 string.
+            NotSupported: `multi_instance_support`.
+        """
+        if multi_instance_support:
+            raise errors.NotSupported("pipeline(multi_instance_support=True) is not offered yet", hint="call the pipeline once per script")
+        recorded = _record(
+            "pipeline",
+            {
+                "docker": docker,
+                "docker_args": docker_args,
+                "docker_bash_setup_script": docker_bash_setup_script,
+                "packages": packages,
+                "repo": repo,
+                "repo_branch": repo_branch,
+                "repo_commit": repo_commit,
+                "artifact_serialization_function": artifact_serialization_function,
+                "artifact_deserialization_function": artifact_deserialization_function,
+                "output_uri": output_uri,
+                "skip_global_imports": skip_global_imports,
+                "working_dir": working_dir,
+            },
+        )
+        definition = launch.Definition(
+            name=name,
+            project=project,
+            version=launch.checked_version(version),
+            return_value=return_value,
+            default_queue=default_queue,
+            add_pipeline_tags=add_pipeline_tags,
+            target_project=target_project,
+            abort_on_failure=abort_on_failure,
+            queue=pipeline_execution_queue,
+            add_run_number=add_run_number,
+            sections={one: section for section, names in (args_map or {}).items() for one in names},
+            here=start_controller_locally or pipeline_execution_queue is None,
+            retry=retry_on_failure,
+            recorded=recorded,
+            local_imports=enable_local_imports,
+        )
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def pipeline(*args: P.args, **kwargs: P.kwargs) -> R:
+                result: R = _start(definition, function, args, kwargs)
+                return result
+
+            return pipeline
+
+        return decorate(_func) if _func is not None else decorate  # type: ignore[return-value]
+
+    # -- the running pipeline -----------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Id of the pipeline's task."""
+        return self._run.uid
+
+    @property
+    def task(self) -> Task:
+        """The pipeline's task."""
+        return Task(self._run.store, self._run.id, self._run.uid, None)
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags of the pipeline's task."""
+        return self.task.get_tags()
+
+    @property
+    def version(self) -> str:
+        """Version of the pipeline."""
+        return self._run.options.version
+
+    def add_tags(self, tags: Sequence[str] | str) -> None:
+        """Tag the pipeline's task."""
+        self.task.add_tags(tags)
+
+    def get_parameters(self) -> dict[str, Any]:
+        """Arguments of the pipeline: name -> typed value."""
+        return {key.partition("/")[2]: value for key, value in self.task.get_parameters(cast=True).items()}
+
+    def is_running(self) -> bool:
+        """True until the run has ended."""
+        return self._run.ended is None
+
+    def elapsed(self) -> float:
+        """Minutes since the start (ClearML's unit)."""
+        return launch.elapsed_s(self._run) / 60.0
+
+    def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
+        """Stop the steps that still run and skip those that wait; wait up to `timeout` minutes for their end."""
+        self._run.stop(mark_failed=mark_failed, mark_aborted=mark_aborted)
+        self._run.wait(None if timeout is None else timeout * 60.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` minutes for all steps; True if they have ended."""
+        return self._run.wait(None if timeout is None else timeout * 60.0)
+
+    @classmethod
+    def get_logger(cls) -> logger.Logger:
+        """Reports onto the pipeline's task, from the logic and from any step.
+
+        Raises:
+            ValueError: no pipeline runs here.
+        """
+        return logger.Logger(_pipeline_task())
+
+    @classmethod
+    def upload_artifact(
+        cls,
+        name: str,
+        artifact_object: Any,
+        metadata: Mapping[str, Any] | None = None,
+        delete_after_upload: bool = False,
+        auto_pickle: bool | None = None,
+        preview: Any = None,
+        wait_on_upload: bool = False,
+        serialization_function: Callable[[Any], bytes | bytearray] | None = None,
+        sort_keys: bool = True,
+    ) -> bool:
+        """Store an artifact of the pipeline's task, from the logic or from any step; see `Task.upload_artifact`.
+
+        Raises:
+            ValueError: no pipeline runs here.
+        """
+        found = _pipeline_task()
+        return Task(found.store, found.row_id, found.uid, found.lease).upload_artifact(
+            name,
+            artifact_object,
+            metadata,
+            delete_after_upload,
+            auto_pickle,
+            preview,
+            wait_on_upload,
+            serialization_function=serialization_function,
+            sort_keys=sort_keys,
+        )
+
+    def __repr__(self) -> str:
+        return f"<PipelineDecorator {self._run.options.name!r} {self.version} {self.id[:8]}>"
+
+
+def _pipeline_task() -> session.Current:
+    found = session.current_run()
+    if found is None:
+        raise ValueError("no pipeline is running here")
+    return found
+
+
+# -- components -----------------------------------------------------------------------------------------------------------
+
+
+def _component(spec: StepSpec) -> Callable[..., Any]:
+    function = spec.function
+    signature = inspect.signature(_inner(function))
+
+    @functools.wraps(function)
+    def component(*args: Any, **kwargs: Any) -> Any:
+        current = PipelineDecorator._current
+        if current is None:
+            return function(*args, **kwargs)
+        values = arguments.bind(signature, args, kwargs, spec.name)
+        if current._run.debug:
+            return launch.call_here(spec, args, kwargs)
+        results = current._run.submit(spec, values)
+        if not results:
+            return None
+        return results[0] if len(results) == 1 else results
+
+    setattr(component, INNER, function)
+    return component
+
+
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose name, signature and defaults count: ``__wrapped__``, else the one function that a ``(*args, **kwargs)``
+    wrapper closes over (ClearML's rule)."""
+    seen = set()
+    while id(function) not in seen:
+        seen.add(id(function))
+        wrapped = getattr(function, "__wrapped__", None)
+        if callable(wrapped):
+            function = wrapped
+            continue
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_argcount == 0 and code.co_flags & inspect.CO_VARARGS and code.co_flags & inspect.CO_VARKEYWORDS:
+            held = [cell.cell_contents for cell in function.__closure__ or () if inspect.isfunction(cell.cell_contents)]
+            if len(held) == 1:
+                function = held[0]
+                continue
+        break
+    return function
+
+
+def _return_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given or ())
+    double = {name for name in names if names.count(name) > 1}
+    if double:
+        raise errors.BadPipeline(f"return_values has {sorted(double)[0]!r} twice", hint="give each result its own name")
+    return names
+
+
+def _tolerated(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool:
+    if not behaviour:
+        return bool(continue_on_fail)
+    unknown = set(behaviour) - {"continue_on_fail"}
+    if unknown:
+        raise errors.NotSupported(f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True")
+    return bool(behaviour.get("continue_on_fail", True))
+
+
+def _monitors(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple[Monitor, ...]:
+    """ClearML's lists as rows; see `PipelineDecorator.component`."""
+    found = []
+    for item in metrics or ():
+        pair = item if isinstance(item, (tuple, list)) else ()
+        if len(pair) == 2 and all(isinstance(part, str) for part in pair):
+            found.append(Monitor("metric", pair[0], pair[1], pair[0], pair[1]))
+        elif len(pair) == 2 and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in pair):
+            found.append(Monitor("metric", *map(str, pair[0]), *map(str, pair[1])))
+        else:
+            raise errors.BadPipeline(f"monitor_metrics: cannot read {item!r}", hint="[('title', 'series')]")
+    for item in artifacts or ():
+        if isinstance(item, str):
+            found.append(Monitor("artifact", item, "", item, ""))
+        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            found.append(Monitor("artifact", item[0], "", item[1], ""))
+        else:
+            raise errors.BadPipeline(f"monitor_artifacts: cannot read {item!r}", hint="['name'] or [('name', 'other')]")
+    return tuple(found)
+
+
+# -- pipelines ------------------------------------------------------------------------------------------------------------
+
+
+def _start(definition: launch.Definition, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    if PipelineDecorator._current is not None:
+        raise errors.NotSupported("a pipeline cannot be called inside a running one yet", hint="call it after the other has ended")
+    signature = inspect.signature(function)
+    values = arguments.bind(signature, args, kwargs, definition.name)
+    running = context.running()
+    mode = PipelineDecorator._mode
+    if running is None and mode == "remote" and not definition.here:
+        launch.enqueue(definition, values, signature)
+        sys.stdout.flush()
+        sys.exit(0)  # nothing after this line runs here (ClearML's rule); the worker runs the script again
+    run, values = launch.begin(definition, values, signature, mode, PipelineDecorator._default_queue)
+    PipelineDecorator._current = pipeline = PipelineDecorator(run)
+    if run.callbacks is not None:
+        run.callbacks.pipeline = pipeline
+    error: BaseException | None = None
+    result = None
+    try:
+        result = function(**{name: value for name, value in values.items()})
+    except BaseException as raised:
+        error = raised
+    finally:
+        try:
+            launch.end(run, definition, result, error)
+        finally:
+            PipelineDecorator._current = None
+    return proxy.resolve(result) if not run.debug else result
+
+
+component = PipelineDecorator.component
+pipeline = PipelineDecorator.pipeline

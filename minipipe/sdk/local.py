@@ -1,0 +1,84 @@
+"""Local mode's private worker: one process that executes this process's steps and leaves with it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass
+
+from minipipe import errors
+from minipipe.engine import start
+from minipipe.store.home import Store
+
+_TRIES = 3
+_lock = threading.Lock()
+_session = ""
+
+
+@dataclass(slots=True)
+class _Private:
+    process: subprocess.Popen[bytes]
+    pid: int
+    restarts: int = 0
+
+
+_workers: dict[str, _Private] = {}
+
+
+def session() -> str:
+    """The session of this process's private steps."""
+    global _session
+    with _lock:
+        if not _session:
+            _session = secrets.token_hex(16)
+        return _session
+
+
+def ensure_worker(store: Store, name: str, slots: int) -> None:
+    """Start the private worker if it does not run yet. A run that is served from the cache never starts one."""
+    with _lock:
+        found = _workers.get(name)
+        if found is not None and found.pid == os.getpid():
+            return
+        _workers[name] = _Private(start.start_worker(store.path, session=name, slots=slots), os.getpid())
+        atexit.register(stop_worker, name)
+
+
+def check_worker(store: Store, name: str, slots: int) -> None:
+    """Start the private worker again if it died.
+
+    Raises:
+        EngineError: it ended three times; what it said is on stderr.
+    """
+    with _lock:
+        found = _workers.get(name)
+        if found is None or found.pid != os.getpid() or found.process.poll() is None:
+            return
+        if found.restarts >= _TRIES:
+            raise errors.EngineError(
+                "the worker for this run's steps keeps ending",
+                f"exit status {found.process.returncode}, {found.restarts + 1} times; its words are above",
+                "minipipe doctor",
+            )
+        found.process = start.start_worker(store.path, session=name, slots=slots)
+        found.restarts += 1
+
+
+def stop_worker(name: str) -> None:
+    """Tell the private worker to leave and wait for it."""
+    with _lock:
+        found = _workers.pop(name, None)
+    if found is None or found.pid != os.getpid():
+        return
+    with contextlib.suppress(ProcessLookupError):
+        found.process.send_signal(signal.SIGTERM)
+    try:
+        found.process.wait(20)
+    except subprocess.TimeoutExpired:
+        found.process.kill()
+        found.process.wait()

@@ -1,0 +1,172 @@
+"""A step as callbacks see it (ClearML's `PipelineController.Node` and the job behind it)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from minipipe import states
+from minipipe.store import records, tasks
+
+if TYPE_CHECKING:
+    from minipipe.sdk.run import Run, Step
+
+# ClearML's words for nodes; only `Node.status` speaks them.
+NODE_WORDS = {
+    states.CREATED: "pending",
+    states.PENDING: "pending",
+    states.QUEUED: "queued",
+    states.IN_PROGRESS: "running",
+    states.COMPLETED: "completed",
+    states.PUBLISHED: "completed",
+    states.FAILED: "failed",
+    states.STOPPED: "aborted",
+    states.SKIPPED: "skipped",
+}
+
+
+class Job:
+    """The execution behind a node (ClearML's `ClearmlJob`, as far as callbacks need it)."""
+
+    def __init__(self, run: Run, step: Step) -> None:
+        self._run = run
+        self._step = step
+
+    def _row(self) -> Any:
+        row = self._run.store.database.row("SELECT * FROM task WHERE id = ?", (self._step.id,))
+        assert row is not None
+        return row
+
+    def task_id(self) -> str:
+        """Id of the step's task."""
+        return self._step.uid
+
+    def status(self, force: bool = False) -> str:
+        """The task's status, in the task's words."""
+        return str(self._row()["status"])
+
+    def status_message(self) -> str:
+        """Why it is in that status."""
+        return str(self._row()["reason"])
+
+    def is_running(self) -> bool:
+        """True while an attempt runs."""
+        return self.status() == states.IN_PROGRESS
+
+    def is_pending(self) -> bool:
+        """True before the first attempt."""
+        return self.status() in (states.CREATED, states.PENDING, states.QUEUED)
+
+    def is_stopped(self, aborted_nonresponsive_as_running: bool = False) -> bool:
+        """True once it has ended, however it did."""
+        return self.status() in states.ENDED
+
+    def is_failed(self) -> bool:
+        """True if it failed."""
+        return self.status() == states.FAILED
+
+    def is_completed(self) -> bool:
+        """True if it succeeded."""
+        return self.status() in states.GOOD
+
+    def is_aborted(self) -> bool:
+        """True if it was stopped."""
+        return self.status() == states.STOPPED
+
+    def is_cached_task(self) -> bool:
+        """True if an earlier task's outputs serve it."""
+        return bool(self._row()["cached_from"])
+
+    def started(self) -> bool:
+        """True once an attempt has begun."""
+        return self._row()["started_at"] is not None
+
+    def elapsed(self) -> float:
+        """Seconds since the start, until the end once it has ended; -1 before the start."""
+        row = self._row()
+        if row["started_at"] is None:
+            return -1.0
+        return float(max(0.0, (row["ended_at"] or time.time()) - row["started_at"]))
+
+    def abort(self) -> None:
+        """Stop it. Transaction effect: one durable commit."""
+        tasks.abort(self._run.store, [self._step.id])
+
+    def wait(self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False) -> bool:
+        """Wait for its end, at most `timeout` minutes; True if it has ended."""
+        return tasks.wait(self._run.store, self.is_stopped, None if timeout is None else timeout * 60.0)
+
+    def get_metric(self, title: str, series: str) -> tuple[float, float, float]:
+        """(min, max, last) of a metric; zeros if nothing was reported."""
+        values = [
+            row["value"]
+            for row in records.points(self._run.store, self._step.id)
+            if row["title"] == title and row["series"] == series and row["value"] is not None
+        ]
+        return (min(values), max(values), values[-1]) if values else (0.0, 0.0, 0.0)
+
+
+class Node:
+    """A step of a pipeline, as ClearML's callbacks know it.
+
+    Attributes that ClearML documents are there under ClearML's names; `status` is computed from the task.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.base_task_id: str | None = None
+        self.queue: str | None = None
+        self.parents: list[str] = []
+        self.timeout: float | None = None
+        self.parameters: dict[str, Any] = {}
+        self.return_artifacts: list[str] = []
+        self.cache_executed_step = False
+        self.continue_on_fail = False
+        self.monitor_metrics: list[Any] = []
+        self.monitor_artifacts: list[Any] = []
+        self.job: Job | None = None
+        self.job_type: str | None = None
+        self.skip_job = False
+        self.seen_event = 0
+        self.shown_status = "pending"
+        self._run: Run | None = None
+        self._step: Step | None = None
+
+    @classmethod
+    def of_step(cls, run: Run, step: Step) -> Node:
+        """The node of a submitted step."""
+        node = cls(step.name)
+        node._run, node._step = run, step
+        node.queue = step.spec.queue or run.options.default_queue
+        node.parameters = {f"kwargs/{name}": value for name, value in step.values.items()}
+        node.return_artifacts = list(step.spec.returns)
+        node.cache_executed_step = bool(step.spec.cache)
+        node.continue_on_fail = step.spec.tolerated
+        node.timeout = step.spec.time_limit_s
+        node.job_type = step.spec.task_type
+        node.job = Job(run, step)
+        rows = run.store.database.rows(
+            "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'", (step.id,)
+        )
+        node.parents = [row["name"] for row in rows]
+        return node
+
+    @property
+    def status(self) -> str:
+        """pending, queued, running, completed, cached, failed, aborted or skipped."""
+        if self.job is None:
+            return "pending"
+        if self.job.is_cached_task():
+            return "cached"
+        return NODE_WORDS[self.job.status()]
+
+    @property
+    def executed(self) -> str | None | bool:
+        """None before the end; the task id after success or a tolerated failure; False when children may not run."""
+        if self.job is None or not self.job.is_stopped():
+            return None
+        good = self.job.is_completed() or (self.continue_on_fail and self.job.is_failed())
+        return self.job.task_id() if good else False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name!r} {self.status}>"

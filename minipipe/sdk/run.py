@@ -1,0 +1,417 @@
+"""One execution of a pipeline: the core that every way of writing pipelines shares.
+
+A run submits steps as rows, edges and references, hands out lazy results, and ends when all its steps have. It never polls a step
+forward: what happens between submission and result is the store's and the workers' business. Two things keep it involved: Python
+callbacks of steps (`minipipe.sdk.callbacks`) and, in local mode, the private worker that executes its steps.
+"""
+
+from __future__ import annotations
+
+import _thread
+import difflib
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from minipipe import context, errors, hashing, settings, states
+from minipipe.engine import worker as engine
+from minipipe.sdk import arguments, callbacks, capture, local, proxy, session
+from minipipe.store import attempts, promote, records, tasks, workers
+from minipipe.store.attempts import Outcome
+from minipipe.store.home import Store
+
+Retry = int | Callable[..., bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """A step as its author wrote it. See CLEARML's `PipelineDecorator.component` for the meaning of the fields."""
+
+    name: str
+    function: Callable[..., Any]
+    returns: tuple[str, ...]
+    task_type: str = "custom"
+    cache: bool | str = False
+    queue: str | None = None
+    parents: tuple[str, ...] = ()
+    tolerated: bool = False
+    retry: Retry = None
+    time_limit_s: float | None = None
+    helpers: tuple[Callable[..., Any], ...] = ()
+    monitors: tuple[tasks.Monitor, ...] = ()
+    tags: tuple[str, ...] = ()
+    draft: bool = False
+    recorded: dict[str, Any] = field(default_factory=dict)
+    before: Callable[..., Any] | None = None
+    after: Callable[..., Any] | None = None
+    on_status: Callable[..., Any] | None = None
+
+    @property
+    def has_callbacks(self) -> bool:
+        """True if the controller takes part in the life of such a step."""
+        return bool(self.before or self.after or self.on_status or callable(self.retry))
+
+
+@dataclass(slots=True)
+class Step:
+    """A submitted step, as its controller knows it."""
+
+    spec: StepSpec
+    name: str
+    id: int
+    uid: str
+    values: dict[str, Any]
+    controls: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What holds for all steps of a run."""
+
+    name: str
+    project: str
+    version: str = ""
+    default_queue: str | None = None
+    target_project: str | bool | None = None
+    abort_on_failure: bool = False
+    add_pipeline_tags: bool = False
+    retry: Retry = None
+    local: bool = False
+    debug: bool = False
+    local_imports: bool = True
+
+    @property
+    def hidden_project(self) -> str:
+        """Where the run's task lives (ClearML's rule: ``<project>/.pipelines/<name>``)."""
+        return f"{self.project}/.pipelines/{self.name}"
+
+    @property
+    def step_project(self) -> str:
+        """Where its steps live."""
+        if self.target_project is True:
+            return self.project
+        return str(self.target_project) if self.target_project else self.hidden_project
+
+
+class Run:
+    """An execution of a pipeline in this process.
+
+    Args:
+        store: where its facts are.
+        task_id, uid: its own task.
+        lease: this process's right to end it; None in a worker's child, where the child's end is the run's end.
+        options: what holds for all steps.
+        again: the run was started before: completed steps with equal code and inputs are taken as they are.
+    """
+
+    def __init__(
+        self, store: Store, task_id: int, uid: str, lease: context.Lease | None, options: RunOptions, again: bool = False
+    ) -> None:
+        self.store = store
+        self.id = task_id
+        self.uid = uid
+        self.lease = lease
+        self.options = options
+        self.again = again
+        self.settings = settings.load_settings()
+        self.steps: dict[str, Step] = {}
+        self.by_id: dict[int, Step] = {}
+        self.failure: BaseException | None = None
+        self.callbacks: callbacks.Callbacks | None = None
+        self.started = time.monotonic()
+        self.ended: float | None = None
+        self.marked = ""  # how `stop` says the run ends
+        self._counts: dict[str, int] = {}
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._told: set[str] = set()
+        self._quit = threading.Event()
+        self._guard: threading.Thread | None = None
+        current = context.running()
+        self.session = current.session if current else os.environ.get(session.SESSION_VARIABLE, "")
+        self.private = options.local
+        if self.private and not self.session:
+            self.session = local.session()
+
+    @property
+    def debug(self) -> bool:
+        """True if components are plain calls here."""
+        return self.options.debug
+
+    # -- submitting ---------------------------------------------------------------------------------------------------
+
+    def submit(self, spec: StepSpec, values: dict[str, Any]) -> list[proxy.LazyEvalWrapper]:
+        """Submit a step and return its lazy results, one for each name; returns at once.
+
+        Raises:
+            BadPipeline: an explicit parent is no step of this run.
+            CannotTravel: code or an argument cannot leave this process.
+        """
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            name = self._free_name(spec.name)
+            given = arguments.encode(self.store, name, self.uid, values)
+            code = capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
+            controls = frozenset(getattr(self._local, "controls", ()))
+            new = self._new_task(spec, name, given, code, controls)
+            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new)
+            step = Step(spec, name, submitted.id, submitted.uid, values, controls)
+            self.steps[name] = self.by_id[submitted.id] = step
+        if spec.has_callbacks:
+            assert self.callbacks is not None
+            self.callbacks.watch(step)
+        if submitted.status not in states.ENDED:
+            self._serve(new.queue or "default")
+        return [self._lazy(step, output) for output in spec.returns]
+
+    def _free_name(self, wanted: str) -> str:
+        """``train``, then ``train_1``, ``train_2`` … (ClearML's rule); names that are taken are left out."""
+        if wanted not in self.steps:
+            return wanted
+        number = self._counts.get(wanted, 0) + 1
+        while f"{wanted}_{number}" in self.steps:
+            number += 1
+        self._counts[wanted] = number
+        return f"{wanted}_{number}"
+
+    def _new_task(
+        self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
+    ) -> tasks.NewTask:
+        unstable = [*given.unstable, *code.key.unstable]
+        if unstable and spec.cache:
+            text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
+            warnings.warn(text, UserWarning, stacklevel=5)
+        key_base = None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
+        parents = [(parent, "data") for parent in given.parents] + [(self._parent(parent, name), "order") for parent in spec.parents]
+        direct = {parent for parent, _ in parents}
+        parents += [(parent, "control") for parent in sorted(controls - direct)]
+        links = list(given.links)
+        if code.pickled is not None:
+            links.append(tasks.Link("code", "function", capture.encoded(self.store, code.pickled)))
+        retry = spec.retry if spec.retry is not None else self.options.retry
+        return tasks.NewTask(
+            type=spec.task_type,
+            name=name,
+            project=self.options.step_project,
+            entry={**code.entry, "returns": list(spec.returns)},
+            parent_id=self.id,
+            queue=spec.queue or self.options.default_queue or self.settings.queue,
+            session=self.session,
+            private=self.private,
+            draft=spec.draft,
+            hold="launch" if spec.before else None,
+            gate=bool(spec.after),
+            max_retries=retry if isinstance(retry, int) else 0,
+            ask_retry=callable(retry),
+            time_limit_s=spec.time_limit_s,
+            tolerated=spec.tolerated,
+            use_cache=self._may_use_cache(spec, name),
+            code=code.code,
+            key_base=key_base,
+            settings=spec.recorded,
+            parameters=tuple(given.parameters),
+            links=tuple(links),
+            parents=tuple(parents),
+            monitors=spec.monitors,
+            tags=(*spec.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
+        )
+
+    def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
+        refresh = {part.strip() for part in self.settings.refresh.split(",")}
+        forced = self.settings.cache != "on" or spec.cache == "refresh" or refresh & {"*", name, spec.name}
+        return bool(spec.cache) and not forced
+
+    def _parent(self, parent: str, name: str) -> int:
+        if parent not in self.steps:
+            near = difflib.get_close_matches(parent, self.steps, 1)
+            raise errors.BadPipeline(
+                f"step {name!r}: no step {parent!r} to wait for",
+                f"steps so far: {', '.join(self.steps) or 'none'}",
+                f"did you mean {near[0]!r}?" if near else "call the parent before its child",
+            )
+        return self.steps[parent].id
+
+    def _serve(self, queue: str) -> None:
+        """Make sure that somebody will execute the step, or say at once that nobody does."""
+        if self.private:
+            local.ensure_worker(self.store, self.session, self.settings.slots)
+            return
+        if queue in self._told or self.session:
+            return
+        self._told.add(queue)
+        if queue not in workers.served_queues(self.store):
+            hint = "minipipe worker" + ("" if queue in ("default", "services") else f" --queue {queue}")
+            print(f"note: no worker serves queue {queue!r}: its steps wait; start one: {hint}", file=sys.stderr)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    def _lazy(self, step: Step, output: str) -> proxy.LazyEvalWrapper:
+        reference = arguments.Reference(step.id, step.uid, output, self.store.path)
+        return proxy.LazyEvalWrapper(lambda: self.value_of(step, output), reference)
+
+    def value_of(self, step: Step, output: str) -> Any:
+        """The value of a result: waits for its step, then decodes. Later steps of this thread get a control edge from it.
+
+        Raises:
+            StepFailed: the step failed or was stopped (a tolerated one gives None, as a skipped one does).
+        """
+        status = self.wait_for(step)
+        used = {one for one in getattr(self._local, "controls", set()) if one not in step.controls}
+        self._local.controls = used | {step.id}
+        if status in states.GOOD:
+            return records.value_of(self.store, step.id, output, session.scratch())
+        if status == states.SKIPPED or step.spec.tolerated:
+            return None
+        raise self.step_failed(step, status)
+
+    def wait_for(self, step: Step) -> str:
+        """Wait until a step has ended for good (its callbacks included); return its status."""
+        found = {"status": ""}
+
+        def done() -> bool:
+            row = self.store.database.row("SELECT status, gate FROM task WHERE id = ?", (step.id,))
+            found["status"] = row["status"] if row else states.STOPPED
+            return found["status"] in states.ENDED and not (row and row["gate"]) or self.failure is not None
+
+        tasks.wait(self.store, done, tick=self.tick)
+        if self.failure is not None:
+            raise self.failure
+        return found["status"]
+
+    def step_failed(self, step: Step, status: str) -> errors.StepFailed:
+        """The error for using a result of a step that ended badly."""
+        row = self.store.database.row("SELECT reason, error FROM task WHERE id = ?", (step.id,))
+        facts = json.loads(row["error"]) if row and row["error"] else {}
+        reason = row["reason"] if row else ""
+        return errors.StepFailed(
+            f"step {step.name!r} {status}: {reason}",
+            facts.get("where", ""),
+            f"minipipe logs {self.uid[:8]}/{step.name}",
+            step=step.name,
+            task_id=step.uid,
+        )
+
+    # -- living -------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start what has to happen beside the user's code: callbacks, reaping, hearing of an abort."""
+        self.callbacks = callbacks.Callbacks(self)
+        self._guard = threading.Thread(target=self._watch, name="minipipe-run", daemon=True)
+        self._guard.start()
+
+    def _watch(self) -> None:
+        next_reap, version = 0.0, -1
+        while not self._quit.wait(0.1):
+            try:
+                if time.monotonic() >= next_reap:
+                    next_reap = time.monotonic() + 1.0
+                    self.tick()
+                fresh = self.store.database.data_version()
+                if self.lease is not None and fresh != version and self.aborted():
+                    _thread.interrupt_main()
+                    return
+                version = fresh
+            except errors.MinipipeError:
+                continue  # the main thread meets the same error where it can be shown
+
+    def tick(self) -> None:
+        """Once a second while waiting: give back what dead workers held, restart a private worker that died."""
+        workers.reap(self.store, self.settings.max_crashes, engine.sweep)
+        if self.private:
+            local.check_worker(self.store, self.session, self.settings.slots)
+
+    def aborted(self) -> bool:
+        """True if somebody asked this run to stop."""
+        row = self.store.database.row("SELECT abort_requested FROM task WHERE id = ?", (self.id,))
+        return bool(row and row["abort_requested"])
+
+    # -- ending -------------------------------------------------------------------------------------------------------
+
+    def open_steps(self) -> int:
+        """Steps that have not ended, or whose callbacks have not run."""
+        row = self.store.database.row(
+            "SELECT count(*) FROM task WHERE parent_id = ? AND superseded = 0"
+            " AND (gate = 1 OR status IN ('created', 'pending', 'queued', 'in_progress'))",
+            (self.id,),
+        )
+        return int(row[0]) if row else 0
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for all steps; False if the time ran out."""
+        return tasks.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
+
+    def finish(self, error: BaseException | None = None) -> str:
+        """End the run: wait for its steps (or stop them, after an error), settle its status, commit it.
+
+        Returns:
+            completed, failed or stopped.
+        """
+        stopped = isinstance(error, KeyboardInterrupt)
+        try:
+            if error is not None:
+                self.stop_steps("the run was stopped" if stopped else "the run failed")
+            self.wait(self.settings.grace_s + 5.0 if error is not None else None)
+        except KeyboardInterrupt as interrupt:
+            error, stopped = error or interrupt, True
+            self.stop_steps("the run was stopped")
+            self.wait(self.settings.grace_s + 5.0)
+        self._quit.set()
+        if self.callbacks is not None:
+            self.callbacks.close()
+        error = error or self.failure
+        status, outcome = self._verdict(error, stopped)
+        self.ended = time.monotonic()
+        if self.lease is not None:
+            if stopped and not self.aborted():
+                tasks.abort(self.store, [self.id], "interrupted")
+            status = attempts.finish(self.store, self.lease, outcome, self.settings.max_crashes).status or status
+        return status
+
+    def _verdict(self, error: BaseException | None, stopped: bool) -> tuple[str, Outcome]:
+        spent = time.monotonic() - self.started
+        bad = self.bad_steps()
+        if self.marked:
+            bad = [one for one in bad if one[1] == states.FAILED] or ([("", "marked")] if self.marked != states.COMPLETED else [])
+            stopped = stopped or self.marked == states.STOPPED
+        if error is None and not bad:
+            return states.COMPLETED, Outcome(attempts.DONE, duration_s=spent)
+        if stopped:
+            return states.STOPPED, Outcome(attempts.FAILED, "interrupted", None, (), spent, final=True)
+        if error is None or isinstance(error, errors.StepFailed):
+            reason = "; ".join(f"step {name} {status}" for name, status in bad[:3]) or str(error)
+        else:
+            reason = f"{type(error).__name__}: {error}"
+        return states.FAILED, Outcome(attempts.FAILED, reason[:500], {"type": "RunFailed", "message": reason}, (), spent, final=True)
+
+    def bad_steps(self) -> list[tuple[str, str]]:
+        """(name, status) of steps whose ending fails the run."""
+        rows = self.store.database.rows(
+            "SELECT name, status FROM task WHERE parent_id = ? AND superseded = 0 AND tolerated = 0"
+            " AND status IN ('failed', 'stopped') ORDER BY id",
+            (self.id,),
+        )
+        return [(row["name"], row["status"]) for row in rows]
+
+    def stop_steps(self, reason: str) -> None:
+        """Stop everything that still runs or waits. Transaction effect: one durable commit."""
+        rows = self.store.database.rows("SELECT id FROM task WHERE parent_id = ?", (self.id,))
+        tasks.abort(self.store, [row["id"] for row in rows], reason)
+
+    def stop(self, mark_failed: bool = False, mark_aborted: bool = False) -> None:
+        """Stop running steps and skip waiting ones; the run completes unless a step failed or it is marked otherwise."""
+        now = time.time()
+        with self.store.database.write() as connection:
+            promote.stop_steps(connection, self.id, "the pipeline was stopped", now)
+        self.marked = states.FAILED if mark_failed else states.STOPPED if mark_aborted else states.COMPLETED
+
+    def fail(self, error: BaseException) -> None:
+        """Fail the run because of an error outside the main thread (a callback)."""
+        self.failure = self.failure or error
+        self.stop_steps(f"{type(error).__name__} in a callback")

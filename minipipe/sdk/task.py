@@ -1,0 +1,326 @@
+"""A task, as code that runs in it or looks at it sees it (ClearML's `Task`)."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minipipe import context, errors, states
+from minipipe.sdk import logger, notice, session
+from minipipe.sdk.artifact import Artifacts
+from minipipe.store import codec, records, tasks
+from minipipe.store.home import Store
+
+
+class Task:
+    """One task of the store. Make one with `Task.current_task` or `Task.get_task`.
+
+    Facts are read when asked for, so a `Task` object never goes stale.
+    """
+
+    TaskTypes = states.TaskTypes
+    TaskStatusEnum = states.TaskStatusEnum
+
+    def __init__(self, store: Store, row_id: int, uid: str, lease: context.Lease | None = None) -> None:
+        self.store = store
+        self.row_id = row_id
+        self.lease = lease
+        self._uid = uid
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def current_task(cls) -> Task:
+        """The task that this process (or thread) executes, None if there is none."""
+        current = session.current()
+        if current is None:
+            return None  # type: ignore[return-value]  # ClearML's signature promises a task; scripts rely on it for types
+        return cls(current.store, current.row_id, current.uid, current.lease)
+
+    @classmethod
+    def by_id(cls, uid: str) -> Task:
+        """The task with exactly this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        store = session.open_store()
+        row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
+        if row is None:
+            raise errors.NotFound(f"no task {uid!r} in {store.path}", hint="minipipe status --all")
+        return cls(store, row["id"], uid)
+
+    @classmethod
+    def get_task(
+        cls,
+        task_id: str | None = None,
+        project_name: str | None = None,
+        task_name: str | None = None,
+        tags: Sequence[str] | None = None,
+        allow_archived: bool = True,
+        task_filter: dict[str, Any] | None = None,
+    ) -> Task:
+        """A task by id, or the newest of exactly that project and name (ClearML's rule: None if no task matches).
+
+        Args:
+            task_id: 32 hex digits.
+            project_name: exact name.
+            task_name: exact name.
+            tags: it must have one of these.
+            allow_archived: take an archived one if nothing else matches.
+            task_filter: not offered yet.
+
+        Raises:
+            NotFound: no task of that id, or no such project.
+            NotSupported: a `task_filter` was given.
+        """
+        if task_filter:
+            raise errors.NotSupported("Task.get_task(task_filter=…) is not offered yet", hint="use project_name, task_name and tags")
+        if task_id is not None:
+            return cls.by_id(task_id)
+        store = session.open_store()
+        if project_name and store.database.row("SELECT 1 FROM project WHERE name = ?", (project_name,)) is None:
+            raise errors.NotFound(f"no project {project_name!r}")
+        rows = store.database.rows(
+            "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id"
+            " WHERE (:project IS NULL OR p.name = :project) AND (:name IS NULL OR t.name = :name)"
+            " AND (:archived OR t.archived = 0) AND (:tags = '[]' OR EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id"
+            " AND g.name IN (SELECT value FROM json_each(:tags)))) ORDER BY t.archived, t.updated_at DESC, t.id DESC LIMIT 1",
+            {
+                "project": project_name,
+                "name": task_name,
+                "archived": int(allow_archived),
+                "tags": json.dumps(list(tags or ())),
+            },
+        )
+        return cls(store, rows[0]["id"], rows[0]["uid"]) if rows else None  # type: ignore[return-value]
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def _column(self, name: str) -> Any:
+        row = self.store.database.row(f"SELECT {name} FROM task WHERE id = ?", (self.row_id,))
+        if row is None:
+            raise errors.NotFound(f"task {self._uid[:8]} was deleted")
+        return row[0]
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self._uid
+
+    task_id = id
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return str(self._column("name"))
+
+    @property
+    def status(self) -> str:
+        """created, pending, queued, in_progress, completed, failed, stopped, skipped or published."""
+        return str(self._column("status"))
+
+    def get_status(self) -> str:
+        """See `status`."""
+        return self.status
+
+    def get_status_message(self) -> str:
+        """Why it is in that status."""
+        return str(self._column("reason"))
+
+    @property
+    def task_type(self) -> str:
+        """One of `TaskTypes`."""
+        return str(self._column("type"))
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the run that a step belongs to."""
+        row = self.store.database.row("SELECT uid FROM task WHERE id = ?", (self._column("parent_id"),))
+        return row["uid"] if row else None
+
+    def get_project_name(self) -> str:
+        """Name of its project."""
+        row = self.store.database.row("SELECT name FROM project WHERE id = ?", (self._column("project_id"),))
+        return str(row["name"]) if row else ""
+
+    def get_tags(self) -> list[str]:
+        """Its tags, sorted."""
+        rows = self.store.database.rows("SELECT name FROM tag WHERE task_id = ? AND system = 0 ORDER BY name", (self.row_id,))
+        return [row["name"] for row in rows]
+
+    def add_tags(self, tags: Sequence[str] | str) -> None:
+        """Add tags. Transaction effect: one durable commit."""
+        records.add_tags(self.store, self.row_id, [tags] if isinstance(tags, str) else list(tags))
+
+    # -- parameters ---------------------------------------------------------------------------------------------------
+
+    def get_parameters(self, backwards_compatibility: bool = True, cast: bool = False) -> dict[str, Any]:
+        """All parameters as ``{"Section/name": text}``.
+
+        Args:
+            backwards_compatibility: accepted for ClearML; there is only one form here.
+            cast: typed values instead of texts.
+        """
+        rows = records.parameters(self.store, self.row_id)
+        return {f"{row['section']}/{row['name']}": json.loads(row["value"]) if cast else row["text"] for row in rows}
+
+    def get_parameter(self, name: str, default: Any = None, cast: bool = False) -> Any:
+        """One parameter by ``Section/name``, or `default`."""
+        return self.get_parameters(cast=cast).get(name, default)
+
+    # -- results ------------------------------------------------------------------------------------------------------
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Its artifacts by name, in upload order."""
+        return Artifacts(self.store, self.row_id)
+
+    def upload_artifact(
+        self,
+        name: str,
+        artifact_object: Any,
+        metadata: Mapping[str, Any] | None = None,
+        delete_after_upload: bool = False,
+        auto_pickle: bool | None = None,
+        preview: Any = None,
+        wait_on_upload: bool = False,
+        extension_name: str | None = None,
+        serialization_function: Callable[[Any], bytes | bytearray] | None = None,
+        retries: int = 0,
+        sort_keys: bool = True,
+    ) -> bool:
+        """Store a value under a name; it is durable when the call returns.
+
+        Args:
+            name: a second upload under it replaces the first.
+            artifact_object: any value that can leave its process; an existing Path travels as its content.
+            metadata: shown with the artifact, as text.
+            delete_after_upload: remove the file that was uploaded.
+            auto_pickle: False refuses values without a format of their own.
+            preview: shown instead of minipipe's own preview, at most 200 characters.
+            wait_on_upload, retries: uploads are never in the background, so there is nothing to wait for or to repeat.
+            extension_name: recorded.
+            serialization_function: turns the value into bytes, stored as they are.
+            sort_keys: recorded; dicts keep their order.
+
+        Returns:
+            True.
+
+        Raises:
+            ValueError: `auto_pickle` is False and the value could only be pickled.
+            CannotTravel: the value lives in one process.
+            AttemptLost: this attempt does not own its task any more.
+        """
+        if extension_name is not None:
+            notice.recorded("Task.upload_artifact(extension_name=…)", "the format follows from the type of the value")
+        value = artifact_object if serialization_function is None else bytes(serialization_function(artifact_object))
+        if auto_pickle is False and not codec.has_own_format(value):
+            raise ValueError(f"artifact {name!r}: a {type(value).__name__} can only be pickled, and auto_pickle is False")
+        texts = {str(key): str(item) for key, item in (metadata or {}).items()}
+        records.upload(self.store, self.lease, self.row_id, name, value, texts, None if preview is None else str(preview))
+        if delete_after_upload and isinstance(artifact_object, Path):
+            shutil.rmtree(artifact_object) if artifact_object.is_dir() else artifact_object.unlink()
+        return True
+
+    def get_logger(self) -> logger.Logger:
+        """Reports for this task."""
+        return logger.Logger(session.Current(self.store, self.row_id, self._uid, self.lease))
+
+    @property
+    def logger(self) -> logger.Logger:
+        """See `get_logger`."""
+        return self.get_logger()
+
+    def set_progress(self, progress: int) -> None:
+        """Note how far the task is, in percent (0 to 100; anything else is ignored, ClearML's rule)."""
+        if 0 <= int(progress) <= 100:
+            records.set_progress(self.store, self.lease, self.row_id, int(progress))
+
+    def get_progress(self) -> int | None:
+        """What `set_progress` noted last."""
+        value = self._column("progress")
+        return None if value is None else int(value)
+
+    def get_reported_scalars(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+        """All points: ``{title: {series: {"x": iterations, "y": values}}}``."""
+        found: dict[str, dict[str, dict[str, list[float]]]] = {}
+        for row in records.points(self.store, self.row_id):
+            if row["iteration"] is None:
+                continue
+            series = found.setdefault(row["title"], {}).setdefault(row["series"], {"name": row["series"], "x": [], "y": []})
+            series["x"].append(row["iteration"])
+            series["y"].append(math.nan if row["value"] is None else row["value"])
+        return found
+
+    def get_last_scalar_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
+        """``{title: {series: {"last", "min", "max"}}}`` of what was reported."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for title, group in self.get_reported_scalars().items():
+            for name, series in group.items():
+                y = series["y"]
+                found.setdefault(title, {})[name] = {"last": y[-1], "min": min(y), "max": max(y)}
+        for name, value in self.get_reported_single_values().items():
+            found.setdefault("Summary", {})[name] = {"last": value, "min": value, "max": value}
+        return found
+
+    def get_reported_single_values(self) -> dict[str, float]:
+        """The last reported single value of each name."""
+        rows = [row for row in records.points(self.store, self.row_id) if row["iteration"] is None]
+        return {row["series"]: math.nan if row["value"] is None else row["value"] for row in rows}
+
+    def get_reported_single_value(self, name: str) -> float | None:
+        """The last reported single value of that name, None if there is none."""
+        return self.get_reported_single_values().get(name)
+
+    def wait_for_status(
+        self,
+        status: Sequence[str] = ("completed", "stopped", "closed"),
+        raise_on_status: Sequence[str] | None = ("failed",),
+        check_interval_sec: float = 60.0,
+    ) -> None:
+        """Wait until one of the statuses is reached; woken by change, whatever `check_interval_sec` says.
+
+        Raises:
+            RuntimeError: one of `raise_on_status` was reached (ClearML's rule).
+        """
+        good, bad = {str(one) for one in status}, {str(one) for one in raise_on_status or ()}
+        found = {"status": ""}
+
+        def done() -> bool:
+            found["status"] = self.status
+            return found["status"] in good | bad
+
+        tasks.wait(self.store, done)
+        if found["status"] in bad:
+            raise RuntimeError(f"task {self._uid[:8]} has status {found['status']}: {self.get_status_message()}")
+
+    def reload(self) -> None:
+        """Nothing is kept in memory: facts are always current."""
+
+    def flush(self, wait_for_uploads: bool = False) -> bool:
+        """Nothing is buffered: returns True at once."""
+        return True
+
+    @classmethod
+    def running_locally(cls) -> bool:
+        """False in a process that executes a task for a worker (ClearML's rule)."""
+        running = context.running()
+        return not (running and running.worker_mode)
+
+    def __repr__(self) -> str:
+        try:
+            row = self.store.database.row(
+                "SELECT name, status, duration_s, attempt, max_retries FROM task WHERE id = ?", (self.row_id,)
+            )
+        except errors.MinipipeError:
+            row = None
+        if row is None:
+            return f"<Task {self._uid[:8]}>"
+        spent = f" {row['duration_s']:.1f}s" if row["duration_s"] is not None else ""
+        again = f" attempt {row['attempt']}/{row['max_retries'] + 1}" if row["attempt"] > 1 else ""
+        return f"<Task {self._uid[:8]} {row['name']!r} {row['status']}{spent}{again}>"

@@ -1,0 +1,125 @@
+"""Parameter cells: how typed values become ClearML's texts and tags, and how texts become typed values again."""
+
+from __future__ import annotations
+
+import enum
+import json
+import types
+import typing
+from typing import Any, Union, get_args, get_origin
+
+from minipipe import errors
+from minipipe.store.tasks import Parameter
+
+_EXACT = (type(None), bool, int, float, str)
+
+
+def is_scalar(value: object) -> bool:
+    """True for what is stored as a parameter and comes back unchanged from JSON."""
+    return type(value) in _EXACT
+
+
+def text_of(value: Any) -> tuple[str, str]:
+    """Text and type tag of a value (ClearML's rule: None is an empty text without tag, a str has no tag)."""
+    if value is None:
+        return "", ""
+    if isinstance(value, enum.Enum):
+        return value.name, ""
+    if isinstance(value, str):
+        return str(value), ""
+    if isinstance(value, (list, tuple, dict)):
+        items = list(value.values()) if isinstance(value, dict) else list(value)
+        kinds = {type(item).__name__ for item in items}
+        tag = type(value).__name__ + (f"/{kinds.pop()}" if len(kinds) == 1 else "")
+        try:
+            return json.dumps(value), tag
+        except (TypeError, ValueError):
+            return str(value), tag
+    return str(value), type(value).__name__
+
+
+def cell(section: str, name: str, value: Any, description: str | None = None) -> Parameter:
+    """The parameter ``section/name`` for a value."""
+    text, tag = text_of(value)
+    stored = value.name if isinstance(value, enum.Enum) else value
+    try:
+        typed = json.dumps(stored)
+    except (TypeError, ValueError):
+        typed = json.dumps(text)
+    return Parameter(section, name, text, tag, typed, None, description)
+
+
+def cast(text: str, wanted: Any, name: str = "") -> Any:
+    """Read a text as a type.
+
+    Args:
+        text: what somebody typed.
+        wanted: a class or annotation (also Optional, Union, Literal, Enum, list, dict); `inspect.Parameter.empty` and Any guess:
+            JSON if it parses, else text.
+        name: the parameter, for the error.
+
+    Raises:
+        BadParameter: the text cannot be read as that type.
+    """
+    try:
+        return _cast(text, wanted)
+    except (ValueError, TypeError, KeyError):
+        shown = getattr(wanted, "__name__", str(wanted))
+        raise errors.BadParameter(f"parameter {name!r}: cannot read {text!r} as {shown}", hint=f"--set {name}=…") from None
+
+
+def _cast(text: str, wanted: Any) -> Any:
+    origin = get_origin(wanted)
+    if origin is typing.Annotated:
+        return _cast(text, get_args(wanted)[0])
+    if origin in (Union, types.UnionType):
+        options = [option for option in get_args(wanted) if option is not type(None)]
+        if len(options) < len(get_args(wanted)) and text in ("", "None", "null"):
+            return None
+        for option in options:
+            try:
+                return _cast(text, option)
+            except (ValueError, TypeError, KeyError):
+                continue
+        raise ValueError(text)
+    if origin is typing.Literal:
+        return next(option for option in get_args(wanted) if str(option) == text)
+    kind = origin or wanted
+    if not isinstance(kind, type) or kind is object or kind.__module__ == "inspect":
+        return _guess(text)
+    if issubclass(kind, enum.Enum):
+        return kind[text] if text in kind.__members__ else kind(text)
+    if kind is str:
+        return text
+    if kind is bool:
+        return _read_bool(text)
+    if kind is int:
+        return int(text) if text.strip().lstrip("+-").replace("_", "").isdigit() else _integral(float(text))
+    if kind is float:
+        return float(text)
+    if kind in (list, tuple, dict):
+        value = json.loads(text)
+        return kind(value)
+    return _guess(text)
+
+
+def _integral(number: float) -> int:
+    if number != int(number):
+        raise ValueError(number)
+    return int(number)
+
+
+def _read_bool(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("true", "yes", "on"):
+        return True
+    if lowered in ("false", "no", "off", ""):
+        return False
+    return bool(float(lowered))
+
+
+def _guess(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,341 @@
+"""The life of one attempt: claimed with a random token, ended through one gate that checks it.
+
+Every ending of every task passes `finish`. It changes a row only if the attempt's token is still there and the task is in
+progress, so a late, lost or repeated ending changes nothing. What follows (children, cache entry, the slot's next task) happens
+in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import sqlite3
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from minipipe import states
+from minipipe.context import Lease
+from minipipe.store import cache, codec, promote, tasks
+from minipipe.store.home import Store
+
+RETRY_BASE_S = 0.1
+RETRY_CAP_S = 30.0
+
+# How an attempt ended, as its worker saw it.
+DONE = "completed"
+FAILED = "failed"
+CRASHED = "crashed"  # killed from outside, or lost with its host
+RETURNED = "returned"  # the worker leaves; nobody's fault, counted nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A named result of an attempt: a scalar parameter or staged bytes."""
+
+    name: str
+    parameter: tasks.Parameter | None = None
+    encoded: codec.Encoded | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt leaves behind.
+
+    Attributes:
+        ending: `DONE`, `FAILED`, `CRASHED` or `RETURNED`.
+        reason: one line for people.
+        error: type, message, where, traceback of a failure, as text.
+        outputs: results of a good ending.
+        duration_s: monotonic seconds.
+        code_changed: project files that differ from what they were at submission; the result is not entered in the cache.
+        final: the task may not be retried (its limit is the run's, or an argument was unusable).
+    """
+
+    ending: str
+    reason: str = ""
+    error: dict[str, str] | None = None
+    outputs: tuple[Output, ...] = ()
+    duration_s: float = 0.0
+    code_changed: tuple[str, ...] = ()
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """Who claims, and what for.
+
+    Attributes:
+        worker_id: row of a living worker.
+        queues: served in this order; ignored with a session.
+        session: serve only what this command submitted, from every queue but those in `left_alone`.
+        left_alone: queues that other living workers serve.
+    """
+
+    worker_id: int
+    queues: tuple[str, ...] = ()
+    session: str = ""
+    left_alone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that the caller now owns."""
+
+    lease: Lease
+    name: str
+    controller: bool
+    entry: dict[str, Any]
+    time_limit_s: float | None
+    run: str
+    session: str
+    private: bool
+
+
+_CLAIM = """
+UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, attempt = attempt + 1, started_at = :now,
+       updated_at = :now, ended_at = NULL, duration_s = NULL, progress = NULL, reason = ''
+ WHERE status = 'queued' AND id = (
+       SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
+          AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
+        ORDER BY priority DESC, ticket, id LIMIT 1)
+RETURNING id, uid, name, attempt, controller, entry, time_limit_s, parent_id, session, private"""
+_CLAIM_PUBLIC = _CLAIM.format(whose="private = 0 AND queue = :queue")
+_CLAIM_SESSION = _CLAIM.format(
+    whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))"
+)
+
+
+def claim(
+    store: Store, connection: sqlite3.Connection, who: Claimant, controller: bool, excluding: Collection[str] = ()
+) -> Claim | None:
+    """Take the next queued task. Part of the caller's transaction.
+
+    Args:
+        store: the store.
+        connection: inside a write transaction.
+        who: the claiming worker.
+        controller: look for a controller (which takes no step slot) or for a step.
+        excluding: queues not to serve now.
+    """
+    values = {
+        "worker": who.worker_id,
+        "token": secrets.token_hex(16),
+        "now": time.time(),
+        "controller": int(controller),
+        "session": who.session,
+        "left_alone": json.dumps(who.left_alone),
+    }
+    if who.session:
+        rows = connection.execute(_CLAIM_SESSION, values).fetchall()
+    else:
+        rows = []
+        for queue in who.queues:
+            if queue not in excluding:
+                rows = connection.execute(_CLAIM_PUBLIC, {**values, "queue": queue}).fetchall()
+            if rows:
+                break
+    if not rows:
+        return None
+    row = rows[0]
+    run = row["uid"]
+    if row["parent_id"] is not None:
+        run = connection.execute("SELECT uid FROM task WHERE id = ?", (row["parent_id"],)).fetchone()[0]
+    return Claim(
+        Lease(row["id"], row["uid"], row["attempt"], values["token"]),
+        row["name"],
+        bool(row["controller"]),
+        json.loads(row["entry"]),
+        row["time_limit_s"],
+        run,
+        row["session"],
+        bool(row["private"]),
+    )
+
+
+def claim_next(store: Store, who: Claimant, step: bool = True) -> Claim | None:
+    """Claim a controller if one waits, else (with `step`) a step. Transaction effect: one commit that may be lost in a power cut,
+    which only brings the task back."""
+    with store.database.write(durable=False) as connection:
+        found = claim(store, connection, who, controller=True)
+        return found or (claim(store, connection, who, controller=False) if step else None)
+
+
+def anything_for(store: Store, who: Claimant, step: bool, due: bool = True) -> bool:
+    """True if a task waits that `claim_next` would take. A plain read: looking does not disturb writers.
+
+    Args:
+        store: the store.
+        who: the worker.
+        step: look for steps too, not only for controllers.
+        due: count only tasks whose retry wait is over.
+    """
+    whose = "session = ? AND session <> ''" if who.session else "private = 0 AND queue IN (SELECT value FROM json_each(?))"
+    sql = (
+        f"SELECT 1 FROM task WHERE status = 'queued' AND {whose} AND controller >= ? AND not_before <= ?"
+        " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)"
+        " AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(?))) LIMIT 1"
+    )
+    mine = who.session or json.dumps(who.queues)
+    horizon = time.time() if due else 1e18
+    left_alone = json.dumps(who.left_alone if who.session else ())
+    return store.database.row(sql, (mine, 0 if step else 1, horizon, left_alone)) is not None
+
+
+def start_here(store: Store, task_id: int, worker_id: int) -> Lease:
+    """Begin a run in this very process (local and mixed mode). Transaction effect: one durable commit."""
+    now, token = time.time(), secrets.token_hex(16)
+    with store.database.write() as connection:
+        row = connection.execute(
+            "UPDATE task SET status = 'in_progress', worker_id = ?, token = ?, attempt = attempt + 1, started_at = ?,"
+            " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0 WHERE id = ? RETURNING uid, attempt",
+            (worker_id, token, now, now, task_id),
+        ).fetchall()[0]
+    return Lease(task_id, row["uid"], row["attempt"], token)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What `finish` did.
+
+    Attributes:
+        status: the task's status now, None if the attempt was fenced out (nothing was stored).
+        reason: why, in words.
+        next: the task claimed for the same slot, if one was asked for and waits.
+    """
+
+    status: str | None
+    reason: str = ""
+    next: Claim | None = None
+
+
+def finish(store: Store, lease: Lease, outcome: Outcome, max_crashes: int = 3, who: Claimant | None = None) -> Finished:
+    """End an attempt: the one gate for every ending.
+
+    Args:
+        store: the store.
+        lease: the attempt.
+        outcome: how it ended.
+        max_crashes: crashes that end a task as failed.
+        who: claim the next step for this worker in the same transaction.
+
+    Returns:
+        The task's status: completed, failed, stopped, or queued again. An attempt that was fenced out gets status None.
+
+    Transaction effect: one durable commit. Raised errors leave the attempt as it was; the call may be repeated, also when the
+    commit itself raised: an ending that did reach the disk is recognised by its token.
+    """
+    now = time.time()
+    following: Claim | None = None
+    with store.database.write() as connection:
+        row = connection.execute(
+            "SELECT status, token, reason, retries, max_retries, ask_retry, crashes, abort_requested FROM task WHERE id = ?",
+            (lease.task,),
+        ).fetchone()
+        if row is None or row["token"] != lease.token:
+            return Finished(None, "another attempt owns the task")
+        if row["status"] != states.IN_PROGRESS:
+            return Finished(row["status"], row["reason"])  # our own earlier commit, which raised and still was stored
+        verdict = _decide(row, outcome, max_crashes, now)
+        if verdict.status == states.COMPLETED:
+            _store_outputs(store, connection, lease, outcome, now)
+        _move(connection, lease, verdict, outcome, now)
+        _follow(store, connection, lease, verdict, outcome, now)
+        if who is not None:
+            following = claim(store, connection, who, controller=False)
+    for output in outcome.outputs:
+        if output.encoded is not None and output.encoded.writer is not None:
+            output.encoded.writer.close()
+    return Finished(verdict.status, verdict.reason, following)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    status: str
+    reason: str
+    retry: int = 0
+    crash: int = 0
+    returned: int = 0
+    not_before: float = 0.0
+    hold: str | None = None
+
+
+def _decide(row: sqlite3.Row, outcome: Outcome, max_crashes: int, now: float) -> _Verdict:
+    """The life cycle's answer to an ending. Once an abort is committed no result changes it."""
+    if row["abort_requested"]:
+        return _Verdict(states.STOPPED, row["reason"] or "stopped")
+    if outcome.ending == DONE:
+        return _Verdict(states.COMPLETED, outcome.reason)
+    if outcome.ending == RETURNED:
+        return _Verdict(states.QUEUED, outcome.reason or "its worker left", returned=1)
+    if outcome.ending == CRASHED:
+        crashes = row["crashes"] + 1
+        if crashes >= max_crashes:
+            return _Verdict(states.FAILED, f"{outcome.reason}, {crashes} times", crash=1)
+        return _Verdict(states.QUEUED, outcome.reason, crash=1)
+    if outcome.final:
+        return _Verdict(states.FAILED, outcome.reason)
+    if row["ask_retry"]:
+        return _Verdict(states.PENDING, outcome.reason, hold="retry")
+    if row["retries"] < row["max_retries"]:
+        # Full jitter, capped: many steps that failed together must not come back together.
+        wait = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** row["retries"]) * random.uniform(0.5, 1.0)
+        return _Verdict(states.QUEUED, outcome.reason, retry=1, not_before=now + wait)
+    return _Verdict(states.FAILED, outcome.reason)
+
+
+def _store_outputs(store: Store, connection: sqlite3.Connection, lease: Lease, outcome: Outcome, now: float) -> None:
+    for output in outcome.outputs:
+        if output.parameter is not None:
+            tasks.insert_parameters(connection, lease.task, (output.parameter,))
+        elif output.encoded is not None:
+            tasks.put_artifact(store, connection, lease.task, "output", output.name, output.encoded, now)
+
+
+def _move(connection: sqlite3.Connection, lease: Lease, verdict: _Verdict, outcome: Outcome, now: float) -> None:
+    if verdict.status in (states.QUEUED, states.PENDING):
+        connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = 'output'", (lease.task,))
+    error = None if outcome.error is None or verdict.status == states.STOPPED else json.dumps(outcome.error)
+    connection.execute(
+        "UPDATE task SET status = ?, reason = ?, worker_id = NULL, updated_at = ?, ended_at = ?, duration_s = ?, error = ?,"
+        " retries = retries + ?, crashes = crashes + ?, returns = returns + ?, not_before = ?, hold = ? WHERE id = ?",
+        (
+            verdict.status,
+            verdict.reason,
+            now,
+            now if verdict.status in states.ENDED else None,
+            outcome.duration_s,
+            error,
+            verdict.retry,
+            verdict.crash,
+            verdict.returned,
+            verdict.not_before,
+            verdict.hold,
+            lease.task,
+        ),
+    )
+
+
+def _follow(
+    store: Store, connection: sqlite3.Connection, lease: Lease, verdict: _Verdict, outcome: Outcome, now: float
+) -> None:
+    if outcome.code_changed:
+        connection.execute(
+            "INSERT INTO event (task_id, at, kind, attempt, detail) VALUES (?, ?, 'warning', ?, ?)",
+            (lease.task, now, lease.attempt, "code changed since submission: " + ", ".join(outcome.code_changed)),
+        )
+        connection.execute("UPDATE task SET cache_key = NULL WHERE id = ?", (lease.task,))
+    if verdict.status == states.COMPLETED:
+        cache.record(connection, lease.task)
+    cache.copy_monitored_artifacts(connection, lease.task)
+    promote.settle(store, connection, lease.task, verdict.status, now)
+
+
+def aborted(store: Store, worker_id: int) -> set[int]:
+    """Tasks of a worker that somebody asked to stop."""
+    rows = store.database.rows(
+        "SELECT id FROM task WHERE worker_id = ? AND status = 'in_progress' AND abort_requested = 1", (worker_id,)
+    )
+    return {row["id"] for row in rows}

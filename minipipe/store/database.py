@@ -1,0 +1,327 @@
+"""One SQLite connection per process: opened in one place, written through one gate, never carried across a fork.
+
+Why each rule is there:
+
+* `BEGIN IMMEDIATE` for every write. A deferred transaction that turns into a write gives "database is locked" whatever the
+  timeout; eight processes claiming that way for ten seconds saw it over a million times, with IMMEDIATE not once.
+* SQLite waits 50 ms at most, then Python waits with jitter. SQLite's own long wait starves processes and signal handlers.
+* A connection is closed before a fork and reopened when needed. Two processes that share one after a fork both commit
+  "successfully" and the file is malformed; a child forked in its parent's transaction could never write again.
+* Checkpoints only by `checkpoint`, only TRUNCATE: SQLite before 3.51.3 can lose commits when another kind of checkpoint meets
+  a commit that restarts the log (sqlite.org/wal.html, "the WAL-reset bug").
+* No other code opens the database file: closing any descriptor of it drops the locks of the whole process (POSIX).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from minipipe import errors
+
+BUSY_DEADLINE_S = 30.0
+WAL_LIMIT_BYTES = 4 << 20
+_PRAGMAS = (
+    "foreign_keys=ON",
+    "trusted_schema=OFF",
+    "temp_store=MEMORY",  # gc must not need a temporary file on a full disk
+    "wal_autocheckpoint=0",
+    "mmap_size=0",
+    "cell_size_check=ON",
+    "synchronous=FULL",
+)
+
+_T = TypeVar("_T")
+_forbidden = ""
+
+
+def forbid(reason: str) -> None:
+    """Refuse to open any database in this process (the step host, which forks); "" allows it again (its children)."""
+    global _forbidden
+    _forbidden = reason
+
+
+class Database:
+    """The database of one store, as this process sees it.
+
+    Args:
+        path: the database file; it must exist.
+        durability: "full" syncs durable commits to the disk, "fast" syncs none.
+    """
+
+    def __init__(self, path: Path, durability: str = "full") -> None:
+        self.path = path
+        self.durable = durability == "full"
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._depth = 0
+        self._synchronous = "FULL"
+        self._identity: tuple[int, int] | None = None
+        _instances.add(self)
+
+    # -- opening and closing ------------------------------------------------------------------------------------------
+
+    def connection(self) -> sqlite3.Connection:
+        """The open connection; opens it if need be.
+
+        Raises:
+            ForkedConnection: this object was opened in another process and the fork went past Python's hooks.
+        """
+        if self._connection is None:
+            with self._lock:
+                if self._connection is None:
+                    self._connection = self._open()
+                    self._pid = os.getpid()
+        elif self._pid != os.getpid():
+            raise errors.ForkedConnection(
+                f"the connection to {self.path} was opened in process {self._pid}",
+                f"this is process {os.getpid()}, started by a fork that Python did not see",
+                "open the store again in the new process",
+            )
+        return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        if _forbidden:
+            raise errors.ForkedConnection(
+                f"the {_forbidden} must not open {self.path}", "it forks, and an open database does not survive a fork"
+            )
+        with mapped(self.path):
+            stat = os.stat(self.path)
+            try:
+                connection = self._configure()
+            except sqlite3.OperationalError as error:
+                # With 0 bytes free SQLite cannot make its shared-memory file; an exclusive lock keeps that index in memory.
+                if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
+                    raise
+                connection = self._configure("locking_mode=EXCLUSIVE")
+        self._identity = (stat.st_dev, stat.st_ino)
+        self._synchronous = "FULL"
+        return connection
+
+    def _configure(self, *first: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0.05, check_same_thread=False
+        )
+        try:
+            for pragma in (*first, *_PRAGMAS):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; it opens again when next needed."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def moved(self) -> bool:
+        """True if the path no longer leads to the file that is open (renamed, deleted, replaced)."""
+        if self._identity is None:
+            return False
+        try:
+            stat = os.stat(self.path)
+        except OSError:
+            return True
+        return (stat.st_dev, stat.st_ino) != self._identity
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[sqlite3.Row]:
+        """All rows of one SELECT. The cursor is emptied, so no read lock outlives the call."""
+        with self._lock, mapped(self.path):
+            return _patiently(lambda: self.connection().execute(sql, parameters).fetchall(), self.path)
+
+    def row(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Row | None:
+        """The first row of one SELECT, None if there is none."""
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reads inside see one state of the database. Transaction effect: one read transaction."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            connection = self.connection()
+            with mapped(self.path):
+                connection.execute("BEGIN")
+                try:
+                    self._depth += 1
+                    yield
+                finally:
+                    self._depth -= 1
+                    connection.execute("COMMIT")
+
+    def data_version(self) -> int:
+        """A number that changes when another process has committed; costs about 2 microseconds."""
+        with self._lock:
+            return int(self.connection().execute("PRAGMA data_version").fetchone()[0])
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def write(self, durable: bool = True, deadline_s: float = BUSY_DEADLINE_S) -> Iterator[sqlite3.Connection]:
+        """The one gate for writes. Transaction effect: one ``BEGIN IMMEDIATE`` … ``COMMIT``; nested calls join the outer one.
+
+        Args:
+            durable: the commit survives a power cut (``synchronous=FULL``), for what somebody is told. Claims and metrics
+                pass False: they can be repeated, and the next durable commit makes them durable too.
+            deadline_s: seconds to wait for other writers.
+
+        Raises:
+            StoreBusy: another process kept the lock past the deadline. An exception from COMMIT does not mean that nothing
+                was stored: read the row by its token before deciding (`minipipe.store.tasks.finish` does).
+        """
+        with self._lock:
+            connection = self.connection()
+            if self._depth:
+                yield connection
+                return
+            with mapped(self.path):
+                # Inside a transaction SQLite refuses to change this, so it comes first; a switch costs 2.5 microseconds.
+                wanted = "FULL" if durable and self.durable else "NORMAL"
+                if wanted != self._synchronous:
+                    connection.execute(f"PRAGMA synchronous={wanted}")
+                    self._synchronous = wanted
+                _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.path, deadline_s)
+                self._depth += 1
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    self._rollback()
+                    raise
+                finally:
+                    self._depth -= 1
+
+    def _rollback(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.in_transaction:
+            # After a failed write SQLite may have rolled back by itself, or be unable to; the connection is not kept.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the database if it has grown; the caller holds ``maint.lock``.
+
+        Returns:
+            True if the log was emptied; False if it is still small or a reader was in the way (try later).
+        """
+        try:
+            if os.stat(f"{self.path}-wal").st_size < WAL_LIMIT_BYTES:
+                return False
+        except FileNotFoundError:
+            return False
+        with self._lock, mapped(self.path):
+            busy = self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not busy
+
+
+def _patiently(action: Callable[[], _T], path: Path, deadline_s: float = BUSY_DEADLINE_S) -> _T:
+    end, pause = time.monotonic() + deadline_s, 0.001
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            if time.monotonic() >= end:
+                raise errors.StoreBusy(
+                    f"the store {path.parent} was locked for {deadline_s:.0f} s",
+                    "another process holds its write lock",
+                    "find it with: fuser " + str(path),
+                ) from None
+        # Jitter, so that waiting processes do not come back in step; short, so that signals are handled soon.
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 1.5, 0.05)
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[None]:
+    """Turn SQLite's and the operating system's errors into ours, with path and free bytes."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _store_error(error, path) or error from error
+    except OSError as error:
+        raise os_error(error, path) or error from error
+
+
+def os_error(error: OSError, path: Path) -> errors.StoreError | None:
+    """The store error for an `OSError`, None if it is none of ours."""
+    name = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.DiskFull(f"no space left for {name}", _free(path), "make room or run: minipipe gc", path=str(path))
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return errors.StoreUnwritable(f"cannot write {name}", error.strerror or "", "check owner and mode", path=str(path))
+    if error.errno == errno.ENOENT and str(name).startswith(str(path.parent)):
+        return errors.StoreMoved(f"{name} is gone", "the store was moved or deleted while in use", path=str(path))
+    return None
+
+
+def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    what = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
+    if code == sqlite3.SQLITE_FULL:
+        return errors.DiskFull(f"no space left for {path}", _free(path), "make room or run: minipipe gc", path=str(path))
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return errors.StoreDamaged(f"the store {path} is damaged", what, "look at it with: minipipe doctor", path=str(path))
+    if code == sqlite3.SQLITE_IOERR:
+        return errors.StoreDamaged(f"reading or writing {path} failed", f"{what}; {_free(path)}", "check the disk", path=str(path))
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return errors.StoreUnwritable(f"cannot open {path} for writing", what, "check owner and mode", path=str(path))
+    if code == sqlite3.SQLITE_BUSY:
+        return errors.StoreBusy(f"the store {path.parent} is locked", what, "try again")
+    return None
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free:,} bytes free on its device"
+    except OSError:
+        return "free space unknown"
+
+
+# -- fork ---------------------------------------------------------------------------------------------------------------
+
+_instances: weakref.WeakSet[Database] = weakref.WeakSet()
+_held: list[Database] = []
+
+
+def _before_fork() -> None:
+    # Taking each lock makes sure that no other thread is inside a transaction; both sides reopen when they next need it.
+    for database in list(_instances):
+        database._lock.acquire()
+        _held.append(database)
+        database.close()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop()._lock.release()
+
+
+def _after_fork_in_child() -> None:
+    for database in _held:
+        database._pid = os.getpid()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,149 @@
+"""The one place that makes a waiting task move, and what follows from an ending.
+
+Everything here runs inside the caller's write transaction and uses work lists, never recursion: a chain of thousands of cached
+steps completes in one go without touching the stack limit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Iterable
+
+from minipipe import hashing, states
+from minipipe.store import cache
+from minipipe.store.home import Store
+
+_NEEDS = "kind IN ('data', 'order')"  # control edges are shown and decide nothing
+
+_DESCENDANTS = f"""
+WITH RECURSIVE below (id) AS (
+    SELECT child_id FROM edge WHERE parent_id = :id AND {_NEEDS}
+    UNION SELECT e.child_id FROM edge e JOIN below b ON e.parent_id = b.id WHERE e.{_NEEDS}
+)"""
+
+
+def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], now: float) -> None:
+    """Move each pending task that waits for nothing: to `completed` if the cache serves it, else to `queued`.
+
+    A task that its controller holds (a Python callback comes first) stays pending until `release`.
+    """
+    work = deque(ids)
+    while work:
+        task = connection.execute(
+            "SELECT id, uid, name, use_cache, key_base, hold, gate FROM task"
+            " WHERE id = ? AND status = 'pending' AND waiting_on = 0",
+            (work.popleft(),),
+        ).fetchone()
+        if task is None or task["hold"]:
+            continue
+        key = _resolve(connection, task)
+        source = cache.lookup(store, connection, key, now) if key and task["use_cache"] else None
+        if source is None:
+            _enqueue(connection, task["id"], key, now)
+            continue
+        cache.serve(connection, task["id"], source, key or "", now)
+        if not task["gate"]:
+            work.extend(count_down(connection, task["id"]))
+
+
+def _resolve(connection: sqlite3.Connection, task: sqlite3.Row) -> str | None:
+    """Fill in what the references of a task point to; return its cache key, None if it has no stable one."""
+    parts: list[str] = []
+    references = connection.execute(
+        "SELECT id, name, source_id, source_name FROM artifact WHERE task_id = ? AND role = 'reference' ORDER BY id",
+        (task["id"],),
+    ).fetchall()
+    for reference in references:
+        found = connection.execute(
+            "SELECT digest, codec, type, key, preview, size, metadata FROM artifact"
+            " WHERE task_id = ? AND role = 'output' AND name = ?",
+            (reference["source_id"], reference["source_name"]),
+        ).fetchone()
+        if found is None:
+            found = connection.execute(
+                "SELECT NULL AS digest, 'scalar' AS codec, type, key, text AS preview, 0 AS size, '{}' AS metadata"
+                " FROM parameter WHERE task_id = ? AND section = 'return' AND name = ?",
+                (reference["source_id"], reference["source_name"]),
+            ).fetchone()
+        # A parent that ended well without this output (its failure was tolerated): the value is None.
+        facts = tuple(found) if found else (None, "none", "None", "none", "None", 0, "{}")
+        connection.execute(
+            "UPDATE artifact SET digest = ?, codec = ?, type = ?, key = ?, preview = ?, size = ?, metadata = ? WHERE id = ?",
+            (*facts, reference["id"]),
+        )
+        parts += (reference["name"], facts[3] or "")
+    return hashing.combine("step", task["key_base"], *parts) if task["key_base"] else None
+
+
+def _enqueue(connection: sqlite3.Connection, task_id: int, key: str | None, now: float) -> None:
+    # The ticket is the next event's number: it only grows, so equal priorities are served in order of enqueueing.
+    connection.execute(
+        "UPDATE task SET status = 'queued', cache_key = ?, ticket = (SELECT coalesce(max(id), 0) + 1 FROM event),"
+        " queued_at = ?, updated_at = ?, reason = '' WHERE id = ?",
+        (key, now, now, task_id),
+    )
+
+
+def requeue(connection: sqlite3.Connection, task_id: int, now: float, not_before: float = 0.0, reason: str = "") -> None:
+    """Put a task at the end of its queue for another attempt. What a lost attempt uploaded does not mix with the next one's."""
+    connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = 'output'", (task_id,))
+    connection.execute(
+        "UPDATE task SET status = 'queued', ticket = (SELECT coalesce(max(id), 0) + 1 FROM event), queued_at = ?, updated_at = ?,"
+        " not_before = ?, reason = ?, worker_id = NULL WHERE id = ?",
+        (now, now, not_before, reason, task_id),
+    )
+
+
+def count_down(connection: sqlite3.Connection, parent_id: int) -> list[int]:
+    """Tell the children of a task that it has ended; return those that wait for nobody any more."""
+    rows = connection.execute(
+        "UPDATE task SET waiting_on = waiting_on - 1 WHERE status IN ('pending', 'created') AND waiting_on > 0 AND id IN"
+        f" (SELECT child_id FROM edge WHERE parent_id = ? AND {_NEEDS}) RETURNING id, waiting_on",
+        (parent_id,),
+    ).fetchall()
+    return [row["id"] for row in rows if row["waiting_on"] == 0]
+
+
+def skip_below(connection: sqlite3.Connection, task_id: int, reason: str, now: float) -> None:
+    """Skip everything that needs a task which ended without success."""
+    connection.execute(
+        _DESCENDANTS + " UPDATE task SET status = 'skipped', reason = :reason, ended_at = :now, updated_at = :now"
+        " WHERE status = 'pending' AND id IN below",
+        {"id": task_id, "reason": reason, "now": now},
+    )
+
+
+def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: str, now: float) -> None:
+    """What follows from an ending: children go on, or are skipped; a run that says so stops its other steps."""
+    if status not in states.ENDED:
+        return
+    task = connection.execute("SELECT name, parent_id, tolerated, gate FROM task WHERE id = ?", (task_id,)).fetchone()
+    if task["gate"]:
+        return  # `tasks.open_gate` settles it once the controller's callbacks have run
+    if status in states.GOOD:
+        promote(store, connection, count_down(connection, task_id), now)
+        return
+    skip_below(connection, task_id, f"{task['name']} {status}", now)
+    if status in states.BAD and not task["tolerated"] and task["parent_id"]:
+        run = connection.execute("SELECT abort_on_failure FROM task WHERE id = ?", (task["parent_id"],)).fetchone()
+        if run["abort_on_failure"]:
+            stop_steps(connection, task["parent_id"], f"{task['name']} {status}", now)
+
+
+def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float) -> None:
+    """Stop what a run still has going: waiting steps are skipped, queued and running ones stopped (the latter by their worker)."""
+    arguments = {"run": run_id, "reason": reason, "now": now}
+    connection.execute(
+        "UPDATE task SET status = 'skipped', reason = :reason, ended_at = :now, updated_at = :now"
+        " WHERE parent_id = :run AND status = 'pending'",
+        arguments,
+    )
+    connection.execute(
+        "UPDATE task SET status = 'stopped', reason = :reason, ended_at = :now, updated_at = :now"
+        " WHERE parent_id = :run AND status = 'queued'",
+        arguments,
+    )
+    connection.execute(
+        "UPDATE task SET abort_requested = 1, reason = :reason WHERE parent_id = :run AND status = 'in_progress'", arguments
+    )

@@ -1,0 +1,153 @@
+"""What a task says of itself while it runs: metrics, artifacts, progress, tags; and how these are read.
+
+Writes by a step carry its lease and are fenced like an ending: an attempt that lost its task stores nothing
+(`AttemptLost`). Metrics are committed one by one without a sync: they can be repeated, and a kill of the process loses none.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from minipipe import errors
+from minipipe.context import Lease
+from minipipe.store import blobs, cache, codec, tasks
+from minipipe.store.home import Store
+
+
+@contextmanager
+def fenced(store: Store, lease: Lease | None, durable: bool) -> Iterator[sqlite3.Connection]:
+    """A write transaction that only the present owner of the task gets through.
+
+    Raises:
+        AttemptLost: the attempt does not own its task any more; the transaction is rolled back.
+    """
+    with store.database.write(durable=durable) as connection:
+        if lease is not None:
+            row = connection.execute("SELECT token, status FROM task WHERE id = ?", (lease.task,)).fetchone()
+            if row is None or row["token"] != lease.token or row["status"] != "in_progress":
+                raise errors.AttemptLost(
+                    f"attempt {lease.attempt} of task {lease.uid[:8]} does not own it any more",
+                    "it was stopped, or taken for dead and given to another worker; nothing was stored",
+                )
+        yield connection
+
+
+def report(
+    store: Store, lease: Lease | None, task_id: int, title: str, series: str, value: float | None, iteration: int | None
+) -> None:
+    """Append a metric point; one without iteration is a single value. Monitored points go to the run in the same transaction.
+
+    Transaction effect: one commit without sync.
+    """
+    now, attempt = time.time(), lease.attempt if lease else 0
+    with fenced(store, lease, durable=False) as connection:
+        connection.execute(
+            "INSERT INTO metric (task_id, attempt, title, series, iteration, value, at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (task_id, attempt, title, series, iteration, value, now),
+        )
+        connection.execute(
+            "INSERT INTO metric (task_id, attempt, title, series, iteration, value, at)"
+            " SELECT t.parent_id, p.attempt, m.to_title, m.to_series, ?, ?, ? FROM monitor m JOIN task t ON t.id = m.task_id"
+            " JOIN task p ON p.id = t.parent_id WHERE m.task_id = ? AND m.kind = 'metric' AND m.title = ? AND m.series = ?",
+            (iteration, value, now, task_id, title, series),
+        )
+
+
+def upload(
+    store: Store,
+    lease: Lease | None,
+    task_id: int,
+    name: str,
+    value: Any,
+    metadata: dict[str, str] | None = None,
+    preview: str | None = None,
+) -> None:
+    """Store an artifact of a task; a second one under the name replaces the first. Transaction effect: one durable commit."""
+    encoded = codec.encode(store, value)
+    encoded = codec.described(encoded, metadata or {}, preview)
+    try:
+        with fenced(store, lease, durable=True) as connection:
+            tasks.put_artifact(store, connection, task_id, "output", name, encoded, time.time())
+            cache.copy_monitored_artifacts(connection, task_id)
+    except BaseException:
+        if encoded.writer is not None and encoded.staged.path is not None and encoded.staged.path.exists():
+            encoded.writer.discard()
+        raise
+    finally:
+        if encoded.writer is not None:
+            encoded.writer.close()
+
+
+def artifact_row(store: Store, task_id: int, name: str, role: str = "output") -> sqlite3.Row | None:
+    """The row of an artifact with its inline bytes, None if there is none."""
+    return store.database.row(
+        "SELECT a.*, b.bytes FROM artifact a LEFT JOIN blob b ON b.digest = a.digest"
+        " WHERE a.task_id = ? AND a.role = ? AND a.name = ?",
+        (task_id, role, name),
+    )
+
+
+def value_of(store: Store, task_id: int, name: str, scratch: Path) -> Any:
+    """The value of a task's output, from its ``return`` parameters or its artifacts; verified before it is decoded.
+
+    Raises:
+        NotFound: no such output.
+        ArtifactError: damaged, or cannot be decoded here. A damaged one is not served from the cache again.
+    """
+    scalar = store.database.row(
+        "SELECT value FROM parameter WHERE task_id = ? AND section = 'return' AND name = ?", (task_id, name)
+    )
+    if scalar is not None:
+        return json.loads(scalar["value"])
+    row = artifact_row(store, task_id, name)
+    if row is None:
+        raise errors.NotFound(f"the task has no output {name!r}")
+    what = f"artifact {name!r}"
+    try:
+        data = blobs.read(store, row["digest"], row["bytes"], what)
+    except errors.ArtifactError:
+        forget_damaged(store, row["digest"])
+        raise
+    return codec.decode(data, row["codec"], json.loads(row["metadata"]), scratch, what)
+
+
+def forget_damaged(store: Store, digest: str) -> None:
+    """Drop the cache entries of all tasks that have this blob among their outputs: they would serve damage."""
+    with store.database.write() as connection:
+        connection.execute(
+            "DELETE FROM cache WHERE task_id IN (SELECT task_id FROM artifact WHERE digest = ? AND role = 'output')", (digest,)
+        )
+
+
+def set_progress(store: Store, lease: Lease | None, task_id: int, percent: int) -> None:
+    """Note how far a task is, 0 to 100. Transaction effect: one commit without sync."""
+    with fenced(store, lease, durable=False) as connection:
+        connection.execute("UPDATE task SET progress = ? WHERE id = ?", (percent, task_id))
+
+
+def add_tags(store: Store, task_id: int, tags: list[str]) -> None:
+    """Tag a task. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, 0)", [(task_id, tag) for tag in tags])
+
+
+def points(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """All metric points of a task's last attempt, in the order they were reported; a cached task shows those of its original."""
+    return store.database.rows(
+        "SELECT m.* FROM task t JOIN task s ON s.id = coalesce(t.cached_from, t.id)"
+        " JOIN metric m ON m.task_id = s.id AND (m.attempt = s.attempt OR s.parent_id IS NULL) WHERE t.id = ? ORDER BY m.id",
+        (task_id,),
+    )
+
+
+def parameters(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """All parameters of a task in the order they were stored."""
+    return store.database.rows(
+        "SELECT section, name, text, type, value, description FROM parameter WHERE task_id = ? ORDER BY id", (task_id,)
+    )

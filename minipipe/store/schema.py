@@ -1,0 +1,269 @@
+"""The tables, and how an older store becomes a current one.
+
+The life cycle lives here: legal moves are rows of `transition`, and triggers refuse every other move, write the history
+and keep the tallies. Whatever code changes a status, from whatever process, cannot bypass it.
+
+Migrations are functions registered with sqlite-utils; all pending ones run in one transaction (see `migrate`). sqlite-utils
+takes a tenth of a second to import, so this module imports it only where a store is made or migrated.
+"""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+
+from minipipe import states
+
+APPLICATION_ID = 0x6D70_6970  # "mpip": how `file`, SQLite and we tell our database from others
+VERSION = 1
+
+_TABLES = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY, value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE transition (
+    old TEXT NOT NULL, new TEXT NOT NULL, forced INTEGER NOT NULL, PRIMARY KEY (old, new)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE project (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE queue (
+    name TEXT PRIMARY KEY, uid TEXT NOT NULL UNIQUE, paused INTEGER NOT NULL DEFAULT 0, created_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- One row per process that owns tasks: agents (workers) and ordinary processes that run a pipeline themselves.
+-- Alive means: the lock file workers/<uid>.lock is held. The times are for people, never for decisions.
+CREATE TABLE worker (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('agent', 'process')),
+    pid INTEGER NOT NULL, host TEXT NOT NULL, slots INTEGER NOT NULL, queues TEXT NOT NULL, session TEXT NOT NULL,
+    started_at REAL NOT NULL, ended_at REAL, end_reason TEXT
+) STRICT;
+CREATE INDEX worker_alive ON worker (id) WHERE ended_at IS NULL;
+
+CREATE TABLE task (
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL UNIQUE,
+    type TEXT NOT NULL,
+    name TEXT NOT NULL,
+    project_id INTEGER NOT NULL REFERENCES project (id),
+    parent_id INTEGER REFERENCES task (id),        -- the run that a step belongs to
+    template_id INTEGER REFERENCES task (id),      -- what it was cloned from
+    run_name TEXT UNIQUE,                          -- two words, runs only
+    version TEXT,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',               -- why it is in this status
+    error TEXT,                                    -- JSON: type, message, where, traceback of the last failure
+
+    queue TEXT REFERENCES queue (name),
+    priority INTEGER NOT NULL DEFAULT 0,
+    ticket INTEGER NOT NULL DEFAULT 0,             -- place in the queue: smaller is earlier
+    controller INTEGER NOT NULL DEFAULT 0,         -- 1: takes no step slot
+    session TEXT NOT NULL DEFAULT '',              -- the command whose embedded workers may serve it
+    private INTEGER NOT NULL DEFAULT 0,            -- 1: only workers of that session may
+    waiting_on INTEGER NOT NULL DEFAULT 0,         -- parents that have not been counted down yet
+    hold TEXT,                                     -- what its controller has to do first: 'launch' or 'retry'
+    gate INTEGER NOT NULL DEFAULT 0,               -- 1: its children wait until its controller has run its callbacks
+    not_before REAL NOT NULL DEFAULT 0,            -- never NULL: NULL < now is not true
+
+    attempt INTEGER NOT NULL DEFAULT 0,
+    token TEXT,                                    -- the fence: 128 random bits per attempt
+    worker_id INTEGER REFERENCES worker (id),
+    abort_requested INTEGER NOT NULL DEFAULT 0,
+    retries INTEGER NOT NULL DEFAULT 0, max_retries INTEGER NOT NULL DEFAULT 0, ask_retry INTEGER NOT NULL DEFAULT 0,
+    crashes INTEGER NOT NULL DEFAULT 0, returns INTEGER NOT NULL DEFAULT 0,
+    time_limit_s REAL,
+
+    tolerated INTEGER NOT NULL DEFAULT 0,          -- continue_on_fail: its failure does not fail the run
+    abort_on_failure INTEGER NOT NULL DEFAULT 0,   -- of a run: the first failed step stops the others
+    revive INTEGER NOT NULL DEFAULT 0,             -- a resumed run may run it again
+    superseded INTEGER NOT NULL DEFAULT 0,         -- a resumed run replaced it by another step of the same name
+
+    entry TEXT NOT NULL DEFAULT '{}',              -- JSON: what to run
+    settings TEXT NOT NULL DEFAULT '{}',           -- JSON: recorded arguments without effect here
+    use_cache INTEGER NOT NULL DEFAULT 0,          -- may be served from the cache
+    code_key TEXT REFERENCES code (key),
+    key_base TEXT,                                 -- digest of all that is known at submission; NULL: no stable digest
+    cache_key TEXT,
+    cached_from INTEGER REFERENCES task (id),
+
+    progress INTEGER, comment TEXT NOT NULL DEFAULT '', archived INTEGER NOT NULL DEFAULT 0, log TEXT,
+    created_at REAL NOT NULL, queued_at REAL, started_at REAL, ended_at REAL, updated_at REAL NOT NULL,
+    duration_s REAL,                               -- monotonic time of the last attempt
+    CHECK ((status = 'in_progress') = (worker_id IS NOT NULL))
+) STRICT;
+CREATE INDEX task_public ON task (queue, controller, priority DESC, ticket, id) WHERE status = 'queued' AND private = 0;
+CREATE INDEX task_session ON task (session, controller, priority DESC, ticket, id) WHERE status = 'queued' AND session <> '';
+CREATE INDEX task_held ON task (worker_id) WHERE status = 'in_progress';
+CREATE INDEX task_parent ON task (parent_id, name);
+CREATE INDEX task_runs ON task (id) WHERE run_name IS NOT NULL AND archived = 0;
+CREATE INDEX task_project ON task (project_id, name);
+
+CREATE TABLE edge (
+    child_id INTEGER NOT NULL REFERENCES task (id), parent_id INTEGER NOT NULL REFERENCES task (id),
+    kind TEXT NOT NULL CHECK (kind IN ('data', 'order', 'control')),   -- control: shown, decides nothing
+    PRIMARY KEY (child_id, parent_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX edge_parent ON edge (parent_id, child_id);
+
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, task_id INTEGER NOT NULL REFERENCES task (id), at REAL NOT NULL,
+    kind TEXT NOT NULL, old TEXT, new TEXT, attempt INTEGER, worker_id INTEGER, detail TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX event_task ON event (task_id);
+
+CREATE TABLE tally (
+    scope INTEGER NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (scope, status)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blob (
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, refs INTEGER NOT NULL DEFAULT 0,
+    bytes BLOB, mtime_ns INTEGER
+) STRICT;
+CREATE INDEX blob_garbage ON blob (id) WHERE refs = 0;
+
+CREATE TABLE code (
+    key TEXT PRIMARY KEY, name TEXT NOT NULL, source TEXT NOT NULL, parts TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE artifact (
+    id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id),
+    role TEXT NOT NULL CHECK (role IN ('code', 'input', 'reference', 'output')), name TEXT NOT NULL,
+    digest TEXT REFERENCES blob (digest), codec TEXT NOT NULL DEFAULT '', type TEXT NOT NULL DEFAULT '',
+    key TEXT,                                      -- digest of the value, equal in every process; goes into cache keys
+    source_id INTEGER REFERENCES task (id), source_name TEXT,
+    preview TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL DEFAULT 0, metadata TEXT NOT NULL DEFAULT '{}',
+    created_at REAL NOT NULL,
+    UNIQUE (task_id, role, name)
+) STRICT;
+CREATE INDEX artifact_digest ON artifact (digest);
+
+CREATE TABLE cache (
+    key TEXT NOT NULL, task_id INTEGER NOT NULL REFERENCES task (id), PRIMARY KEY (key, task_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE parameter (
+    id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id), section TEXT NOT NULL, name TEXT NOT NULL,
+    text TEXT NOT NULL, type TEXT NOT NULL DEFAULT '', value TEXT NOT NULL, key TEXT, description TEXT,
+    UNIQUE (task_id, section, name)
+) STRICT;
+
+CREATE TABLE metric (
+    id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id), attempt INTEGER NOT NULL,
+    title TEXT NOT NULL, series TEXT NOT NULL, iteration INTEGER, value REAL, at REAL NOT NULL
+) STRICT;
+CREATE INDEX metric_series ON metric (task_id, title, series);
+
+CREATE TABLE monitor (
+    task_id INTEGER NOT NULL REFERENCES task (id), kind TEXT NOT NULL CHECK (kind IN ('metric', 'artifact')),
+    title TEXT NOT NULL, series TEXT NOT NULL, to_title TEXT NOT NULL, to_series TEXT NOT NULL,
+    PRIMARY KEY (task_id, kind, title, series, to_title, to_series)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE tag (
+    task_id INTEGER NOT NULL REFERENCES task (id), name TEXT NOT NULL, system INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (task_id, name, system)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tag_name ON tag (name);
+"""
+
+_TRIGGERS = (
+    """
+CREATE TRIGGER task_move BEFORE UPDATE OF status ON task WHEN OLD.status <> NEW.status
+ AND NOT EXISTS (SELECT 1 FROM transition WHERE old = OLD.status AND new = NEW.status)
+BEGIN
+    SELECT RAISE(ABORT, 'illegal move');
+END""",
+    """
+CREATE TRIGGER task_born AFTER INSERT ON task
+BEGIN
+    INSERT INTO event (task_id, at, kind, new, attempt, detail)
+    VALUES (NEW.id, NEW.updated_at, 'status', NEW.status, NEW.attempt, NEW.reason);
+    INSERT INTO tally VALUES (coalesce(NEW.parent_id, 0), NEW.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END""",
+    """
+CREATE TRIGGER task_moved AFTER UPDATE OF status ON task WHEN OLD.status <> NEW.status
+BEGIN
+    INSERT INTO event (task_id, at, kind, old, new, attempt, worker_id, detail)
+    VALUES (NEW.id, NEW.updated_at, 'status', OLD.status, NEW.status, NEW.attempt,
+            coalesce(NEW.worker_id, OLD.worker_id), NEW.reason);
+    UPDATE tally SET n = n - 1 WHERE scope = coalesce(OLD.parent_id, 0) AND status = OLD.status;
+    INSERT INTO tally VALUES (coalesce(NEW.parent_id, 0), NEW.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+END""",
+    # A superseded step stays in the history but is no step of its run any more.
+    """
+CREATE TRIGGER task_superseded AFTER UPDATE OF superseded ON task WHEN OLD.superseded = 0 AND NEW.superseded = 1
+BEGIN
+    UPDATE tally SET n = n - 1 WHERE scope = coalesce(NEW.parent_id, 0) AND status = NEW.status;
+END""",
+    """
+CREATE TRIGGER event_kept BEFORE UPDATE ON event
+BEGIN
+    SELECT RAISE(ABORT, 'history cannot be changed');
+END""",
+    """
+CREATE TRIGGER artifact_linked AFTER INSERT ON artifact WHEN NEW.digest IS NOT NULL
+BEGIN
+    UPDATE blob SET refs = refs + 1 WHERE digest = NEW.digest;
+END""",
+    """
+CREATE TRIGGER artifact_unlinked AFTER DELETE ON artifact WHEN OLD.digest IS NOT NULL
+BEGIN
+    UPDATE blob SET refs = refs - 1 WHERE digest = OLD.digest;
+END""",
+    """
+CREATE TRIGGER artifact_relinked AFTER UPDATE OF digest ON artifact WHEN OLD.digest IS NOT NEW.digest
+BEGIN
+    UPDATE blob SET refs = refs - 1 WHERE digest = OLD.digest;
+    UPDATE blob SET refs = refs + 1 WHERE digest = NEW.digest;
+END""",
+)
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    for trigger in _TRIGGERS:
+        connection.execute(trigger)
+    moves = [(old, new, forced) for old, pair in states.MOVES.items() for forced, news in enumerate(pair) for new in news]
+    connection.executemany("INSERT INTO transition VALUES (?, ?, ?)", moves)
+    now = time.time()
+    connection.executemany(
+        "INSERT INTO queue VALUES (?, ?, 0, ?)", [(name, secrets.token_hex(16), now) for name in ("default", "services")]
+    )
+    connection.executemany(
+        "INSERT INTO meta VALUES (?, ?)", [("store_id", secrets.token_hex(16)), ("created_at", str(now))]
+    )
+
+
+# Newest last; the position is the schema version. A released migration is never edited: a new one follows it.
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_first", _first),)
+
+
+def version_of(connection: sqlite3.Connection) -> tuple[int, int]:
+    """(application id, schema version) of an open database; both 0 in an empty one."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return int(application), int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to `VERSION`.
+
+    Must run inside a write transaction of `connection`: then two migrators at once do the work once, and a kill at any
+    statement leaves the old version (DDL and ``user_version`` roll back together, SQLite's documentation of PRAGMA
+    user_version). sqlite-utils' own `apply` outside a transaction lost this race in three of four tries.
+    """
+    sqlite_utils = importlib.import_module("sqlite_utils")
+    migrations = importlib.import_module("sqlite_utils.migrations").Migrations("minipipe")
+    for name, step in MIGRATIONS:
+        migrations(name=name)(lambda database, step=step: step(database.conn))
+    migrations.apply(sqlite_utils.Database(connection))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
