@@ -6,6 +6,7 @@ text to the old function.
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import copy
@@ -28,12 +29,10 @@ from minipipe import hashing
 
 _DECORATORS = frozenset({"component", "pipeline"})
 _OURS = frozenset({"minipipe", "clearml"})
-_KEPT_VERSIONS = (
-    4  # texts of one file name that are remembered: notebooks and editors change files under live functions
-)
+_KEPT_VERSIONS = 4  # texts of one file name that are remembered: notebooks and editors change files under live functions
 
 
-# -- modules ------------------------------------------------------------------------------------------------------------
+# -- modules -----------------------------------------------------------------------------------------------------------
 
 _STDLIB = tuple(
     {os.path.join(os.path.normpath(sysconfig.get_path(key)), "") for key in ("stdlib", "platstdlib")}
@@ -121,14 +120,14 @@ def _find(name: str, path: Any) -> Any:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, path)
-        except Exception:  # noqa: BLE001, S112 - a foreign finder that fails knows no module of ours
+        except Exception:  # a foreign finder that fails knows no module of ours
             continue
         if spec is not None:
             return spec
     return None
 
 
-# -- names that code uses ------------------------------------------------------------------------------------------------
+# -- names that code uses ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +292,7 @@ class _Names(ast.NodeVisitor):
         self.scopes.pop()
 
 
-# -- text ---------------------------------------------------------------------------------------------------------------
+# -- text --------------------------------------------------------------------------------------------------------------
 
 
 class _Normalise(ast.NodeTransformer):
@@ -391,7 +390,7 @@ class Source:
 
     def contains(self, node: Any, code: CodeType) -> bool:
         """True if the code stands inside a definition of this text."""
-        return code in self.codes and node.lineno <= code.co_firstlineno <= node.end_lineno
+        return code in self.codes and bool(node.lineno <= code.co_firstlineno <= node.end_lineno)
 
     def text(self, code: CodeType, node: Any) -> str:
         """A function as written, with its decorators and without common indent."""
@@ -405,13 +404,15 @@ def _parse(file: str, lines: list[str]) -> Source | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were shown when the file was loaded
             tree = ast.parse("".join(lines))
-            # Cells of a notebook may await at the top level.
-            code = compile(tree, file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            codes = [compile(tree, file, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)]
+            if not os.path.isfile(file):  # a cell of a notebook: an earlier one may have set this for all later ones
+                flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | __future__.annotations.compiler_flag
+                codes.append(compile(tree, file, "exec", flags, dont_inherit=True))
+        source = Source(file, lines, tree, frozenset(each for code in codes for each in _codes(code)))
+        _index(source, tree, "")
+        _Normalise(tree).visit(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    source = Source(file, lines, tree, frozenset(_codes(code)))
-    _index(source, tree, "")
-    _Normalise(tree).visit(tree)
     for name, statement in _top_level(tree.body):
         source.names.setdefault(name, []).append(statement)
     return source
@@ -530,7 +531,7 @@ def static_module(name: str) -> StaticModule | None:
     return StaticModule(name, spec.parent or "", known[1])
 
 
-# -- functions and classes ----------------------------------------------------------------------------------------------
+# -- functions and classes ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,6 +552,7 @@ class Reading:
 
 
 _readings: weakref.WeakKeyDictionary[FunctionType, tuple[CodeType, Reading]] = weakref.WeakKeyDictionary()
+_class_readings: weakref.WeakKeyDictionary[type, Reading] = weakref.WeakKeyDictionary()
 
 
 def read_function(function: FunctionType) -> Reading:
@@ -575,15 +577,25 @@ def _read_function(function: FunctionType) -> Reading:
 
 def read_class(kind: type) -> Reading:
     """Read a live class; without certain text its names count, and its methods are to be read one by one."""
+    known = _class_readings.get(kind)
+    if known is None:
+        known = _read_class(kind)
+        if known.source is not None:
+            _class_readings[kind] = known
+    return known
+
+
+def _read_class(kind: type) -> Reading:
     surroundings, methods = surroundings_of(kind), methods_of(kind)
     files = dict.fromkeys(each.__code__.co_filename for each in methods.values())
     file = surroundings.get("__file__")
     for name in (*files, file) if isinstance(file, str) and file not in files else files:
         codes = [each.__code__ for each in methods.values() if each.__code__.co_filename == name]
         source = source_of(name, surroundings, codes[0] if codes else None)
-        for node in reversed(source.classes.get(kind.__qualname__, []) if source else []):
-            inside = [code for code in codes if node.lineno <= code.co_firstlineno <= node.end_lineno]
-            if source and all(code in source.codes for code in inside) and (inside or not codes):
+        if source is None or not all(code in source.codes for code in codes):
+            continue
+        for node in reversed(source.classes.get(kind.__qualname__, [])):
+            if not codes or any(source.contains(node, code) for code in codes):
                 return Reading(ast.dump(node), uses_in([node]), source, node)
     annotations = sorted(vars(kind).get("__annotations__", ()))
     return Reading(" ".join(["class", kind.__qualname__, *annotations, "/", *sorted(methods)]), ())
@@ -594,7 +606,8 @@ def methods_of(kind: type) -> dict[str, FunctionType]:
     found = {}
     for name, value in vars(kind).items():
         inside = getattr(value, "fget", None) or getattr(value, "__func__", value)
-        if type(inside) is FunctionType and inside.__code__.co_filename != "<string>":
+        written = inspect.unwrap(inside) if type(inside) is FunctionType else None
+        if type(written) is FunctionType and written.__code__.co_filename != "<string>":
             found[name] = inside
     return found
 
@@ -602,7 +615,7 @@ def methods_of(kind: type) -> dict[str, FunctionType]:
 def surroundings_of(kind: type) -> dict[str, Any]:
     """The global names of a class: those of its methods, for a class that came by value has no module here."""
     for method in methods_of(kind).values():
-        if method.__globals__.get("__name__") == kind.__module__:
+        if method.__globals__.get("__name__", "builtins") == kind.__module__:
             return method.__globals__
     module = sys.modules.get(kind.__module__)
     return vars(module) if module else {}
@@ -611,12 +624,7 @@ def surroundings_of(kind: type) -> dict[str, Any]:
 def _code_digest(code: CodeType) -> str:
     """The digest of bytecode without docstrings and lines, for code that has no text."""
     constants = list(code.co_consts)
-    if (
-        constants
-        and isinstance(constants[0], str)
-        and not code.co_name.startswith("<")
-        and code.co_flags & inspect.CO_OPTIMIZED
-    ):
+    if constants and isinstance(constants[0], str) and not code.co_name.startswith("<") and code.co_flags & inspect.CO_OPTIMIZED:
         constants[0] = None
     inner = [_code_digest(each) if isinstance(each, CodeType) else hashing.value_digest(each) for each in constants]
     names = (*code.co_names, "/", *code.co_varnames, "/", *code.co_freevars, "/", *code.co_cellvars)

@@ -35,9 +35,7 @@ __all__ = ["CodeKey", "CodePart", "code_key", "is_project_module"]
 _FORMAT = "1"
 _INNER = "__minipipe_component__"
 _MISSING = object()
-_OWN_NAMES = frozenset(
-    {"__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__builtins__", "__class__"}
-)
+_OWN_NAMES = frozenset({"__name__", "__file__", "__doc__", "__package__", "__spec__", "__loader__", "__builtins__", "__class__"})
 _REMEMBERED = 512  # functions whose keys are kept
 
 
@@ -115,7 +113,7 @@ def _identity(function: Any) -> Any:
     return id(function)
 
 
-# -- memo ---------------------------------------------------------------------------------------------------------------
+# -- memo --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -159,11 +157,12 @@ def _content(cell: CellType) -> object:
         return _MISSING
 
 
-# -- values -------------------------------------------------------------------------------------------------------------
+# -- values ------------------------------------------------------------------------------------------------------------
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _FIXED = (*_PLAIN, type(...), range, PurePath, enum.Enum, re.Pattern, FunctionType, type, ModuleType, type(len))
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 _CACHED: type = type(functools.lru_cache(lambda: None))
 # Objects of one process that say nothing about results; a module with a logger must have a key.
 _LOCAL = (
@@ -216,6 +215,8 @@ def _is_project_function(function: FunctionType) -> bool:
 
 
 def _is_project_class(kind: type) -> bool:
+    if kind.__module__ == "builtins":  # also what a class says that was made by exec, without a module
+        return bool(kind.__flags__ & _HEAP_TYPE)
     return is_project_module(getattr(kind, "__module__", None) or "__main__")
 
 
@@ -226,25 +227,23 @@ def _installed_name(value: Any) -> str:
 
 
 def _wrapped_by(function: Any, seen: set[int] | None = None) -> list[Any]:
-    """The project's things inside a function that a package made (a cache, a retry), with the plain settings around."""
+    """The project's things inside a function that a package made (a cache, a retry)."""
     seen = set() if seen is None else seen
     if id(function) in seen or _installed_name(function).startswith(("minipipe:", "clearml:")):
         return []
     seen.add(id(function))
     inside = [_attributes(function).get("__wrapped__")]
     for cell in getattr(function, "__closure__", None) or ():
-        content = _content(cell)
-        inside.extend(content.values() if isinstance(content, Mapping) else [content])
+        content: Any = _content(cell)
+        inside.extend(content.values() if type(content) is dict else [content])  # functools.singledispatch
     things: list[Any] = []
     for each in map(_inner, inside):
         if type(each) is FunctionType and not _is_project_function(each):
             things.extend(_wrapped_by(each, seen))
-        elif type(each) in (FunctionType, MethodType, functools.partial, _CACHED):
+            continue
+        made_here = issubclass(type(each), type) and _is_project_class(each)
+        if made_here or type(each) in (FunctionType, MethodType, functools.partial, _CACHED):
             things.append(each)
-        elif isinstance(each, type) and _is_project_class(each):
-            things.append(each)
-    if things:
-        things.extend(each for each in inside if each is not None and _is_plain(each))
     return list({id(each): each for each in things}.values())
 
 
@@ -293,9 +292,8 @@ class _Values:
             return self.note(value, lambda module: hashing.combine("project module"))
         if issubclass(kind, PurePath):
             return hashing.combine("path", self.relative(str(value)))
-        if issubclass(kind, _LOCAL) or (
-            kind.__module__.partition(".")[0] in ("minipipe", "clearml") and not _is_lazy(value)
-        ):
+        ours = kind.__module__.partition(".")[0] in ("minipipe", "clearml") and not _is_lazy(value)
+        if ours or issubclass(kind, _LOCAL):
             return hashing.combine("local", _installed_name(kind))
         return None
 
@@ -328,7 +326,7 @@ def _is_class_constant(kind: type, name: str, value: object) -> bool:
     return not name.startswith("__") and not issubclass(kind, enum.Enum) and _is_plain(value)
 
 
-# -- the walk -----------------------------------------------------------------------------------------------------------
+# -- the walk ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
@@ -418,7 +416,7 @@ class _Walk:
         top = _Node(None, "root", "")
         scope = _Scope({"__name__": self.main})
         for number, root in enumerate((self.first, *self.roots)):
-            if number != 1 or root is not self.first:
+            if number != 1 or _inner(root) is not self.first:
                 shown = getattr(root, "__qualname__", type(root).__qualname__)
                 self.thing(top, str(number), root, _Place(("root", number), shown, scope), always=True)
         for node in self.nodes:  # grows while it is walked
@@ -476,7 +474,9 @@ class _Walk:
                 return
             place = _Place((id(names), name), self.shown(module, name), _Scope(names), name)
         if issubclass(type(value), ModuleType) and path and f"{value.__name__}.{path[0]}" in sys.modules:
-            label, value = f"{label}", sys.modules[f"{value.__name__}.{path[0]}"]
+            self.note_import(f"{value.__name__}.{path[0]}")
+            node.edges.append(f"{label}=module {value.__name__}")
+            return
         self.thing(node, label, value, place)
 
     def imported(self, node: _Node, use: Use, package: str) -> None:
@@ -513,10 +513,8 @@ class _Walk:
             self.imported(node, Use(use.path + path[1:], use.module), module.package)
         if len(imports) < len(statements):
             kind = {ast.FunctionDef: "function", ast.AsyncFunctionDef: "function", ast.ClassDef: "class"}
-            found = kind.get(type(statements[-1]), "constant")  # type: ignore[call-overload]
-            self.edge(
-                node, name, ("static", module.name, name), _Definition(module, name), found, f"{module.name}.{name}"
-            )
+            found = kind.get(type(statements[-1]), "constant")
+            self.edge(node, name, ("static", module.name, name), _Definition(module, name), found, f"{module.name}.{name}")
         if statements:
             return
         for star in source.names.get("*", []):
@@ -532,7 +530,7 @@ class _Walk:
         value = _inner(value)
         kind = type(value)
         if kind is FunctionType and (always or _is_project_function(value)):
-            self.edge(node, label, (id(value),), value, "function", self.shown(_module_of(value), value.__qualname__))
+            self.edge(node, label, (id(value),), value, "function", self.shown(_module_of(value), value.__code__.co_qualname))
         elif issubclass(kind, type) and (always or _is_project_class(value)):
             self.edge(node, label, (id(value),), value, "class", self.shown(_module_of(value), value.__qualname__))
         elif issubclass(kind, ModuleType) and is_project_module(value.__name__):
@@ -590,14 +588,12 @@ class _Walk:
             self.watch(kept, values, f"{node.name} (defaults)")
         self.inside(node, values, scope)
         if "__wrapped__" in function.__dict__:
-            self.thing(
-                node, "wrapped", function.__dict__["__wrapped__"], _Place(("wrapped", id(function)), node.name, scope)
-            )
+            self.thing(node, "wrapped", function.__dict__["__wrapped__"], _Place(("wrapped", id(function)), node.name, scope))
         self.follow(node, closure.read_function(function).uses, scope)
 
     def class_(self, node: _Node, kind: Any) -> None:
         names, methods = closure.surroundings_of(kind), closure.methods_of(kind)
-        cells = {}
+        cells: dict[str, CellType] = {}
         for method in methods.values():
             cells.update(zip(method.__code__.co_freevars, method.__closure__ or (), strict=True))
         scope = _Scope(names, cells, kind.__qualname__)
@@ -664,7 +660,7 @@ class _Walk:
         for use in closure.uses_in(statements):
             if use.module is not None:
                 self.imported(node, use, module.package)
-            elif use.path[0] not in _OWN_NAMES and (node.kind == "module" or use.path != (node.name,)):
+            elif use.path[0] not in _OWN_NAMES:
                 self.defined(node, module, use.path)
 
     def text(self, node: _Node, statements: Sequence[ast.stmt]) -> None:

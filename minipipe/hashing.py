@@ -44,7 +44,7 @@ FORMAT = 1
 
 _INLINE = 255  # payloads shorter than this stand in the code itself
 _DEEPEST = 200_000  # a __reduce_ex__ that makes a new object of itself for ever must end somewhere
-_AGAIN = 300_000  # a set of objects that know each other is walked from each of them: factorial at worst, so bounded
+_AGAIN = 100_000  # a set of objects that know each other is walked from each of them: factorial at worst, so bounded
 _CHUNK = 1 << 20
 
 _Callback = Callable[[object], str | None]
@@ -193,12 +193,15 @@ def _named(kind: str, *texts: str) -> bytes:
 class _Frame:
     """One open container: its generator, its place among the open objects, and the lowest place it refers back to."""
 
-    __slots__ = ("branch", "cyclic", "index", "kind", "low", "mark", "scoped", "value")
+    __slots__ = ("branch", "cyclic", "first", "index", "kind", "low", "mark", "scoped", "value")
 
-    def __init__(self, value: object, kind: str, branch: _Branch, index: int, scoped: bool, mark: int) -> None:
+    def __init__(
+        self, value: object, kind: str, branch: _Branch, first: tuple[object, bool], index: int, scoped: bool, mark: int
+    ) -> None:
         self.value = value
         self.kind = kind
         self.branch = branch
+        self.first = first  # what the branch yielded when it was started
         self.index = self.low = index
         self.scoped = scoped
         self.mark = mark  # how many cyclic codes were known before
@@ -236,7 +239,7 @@ class _Walk:
         while stack:
             frame = stack[-1]
             try:
-                child, scoped = frame.branch.send(answer)  # type: ignore[arg-type]
+                child, scoped = frame.first if answer is None else frame.branch.send(answer)
             except StopIteration as stop:
                 answer = self.leave(frame, stop.value)
                 continue
@@ -270,10 +273,15 @@ class _Walk:
             if leaf is not None:
                 found = self.codes[key] = leaf(self, value)
                 return found
+            branch = _BRANCHES[kind](self, value)
+            first = next(branch)
+        except StopIteration as stop:  # it holds only scalars
+            self.codes[key] = stop.value
+            return self.codes[key]
         except _Refused as refused:
             raise self.unstable(value, refused) from refused.__cause__
         index = self.open[key] = len(self.open)
-        self.stack.append(_Frame(value, kind, _BRANCHES[kind](self, value), index, scoped, len(self.cyclic)))
+        self.stack.append(_Frame(value, kind, branch, first, index, scoped, len(self.cyclic)))
         return None
 
     def leave(self, frame: _Frame, found: bytes) -> bytes:
@@ -556,7 +564,8 @@ def _folder(top: str, found: os.stat_result) -> bytes:
 
 
 def _array(walk: _Walk, value: Any) -> _Branch:
-    return _pack(b"a", (yield from _items(walk, value.view(sys.modules["numpy"].ndarray))))
+    plain = sys.modules["numpy"].ndarray
+    return _pack(b"a", (yield from _items(walk, value if type(value) is plain else value.view(plain))))
 
 
 def _scalar(walk: _Walk, value: Any) -> _Branch:
@@ -597,15 +606,20 @@ def _index(walk: _Walk, value: Any) -> _Branch:
 
 
 def _series(walk: _Walk, value: Any) -> _Branch:
-    head = yield from _ordered(walk, (type(value), value.name, value.index, value.attrs))
+    head = yield from _ordered(walk, (type(value), value.name, value.index, value.attrs, _metadata(value)))
     return _pack(b"V", head + (yield from _column(walk, value.array)))
 
 
 def _frame(walk: _Walk, value: Any) -> _Branch:
-    parts = [(yield from _ordered(walk, (type(value), value.columns, value.index, value.attrs)))]
+    parts = [(yield from _ordered(walk, (type(value), value.columns, value.index, value.attrs, _metadata(value))))]
     for at in range(value.shape[1]):
         parts.append((yield from _column(walk, value.iloc[:, at].array)))
     return _pack(b"P", b"".join(parts))
+
+
+def _metadata(value: Any) -> dict[str, object]:
+    """What a subclass adds: pandas' documented way to keep attributes."""
+    return {name: getattr(value, name, None) for name in value._metadata if name != "_name"}
 
 
 def _column(walk: _Walk, array: Any) -> _Branch:
@@ -706,18 +720,18 @@ def _label(parent: Any, child: object) -> str:
         return next((f"[{_shown(parent.columns[at])}]" for at in holders), "")
     if kind == "array":
         return next((f"[{at}]" for at, item in enumerate(parent.ravel().tolist()) if item is child), "")
-    if isinstance(parent, enum.Enum):
+    if kind == "enum":
         return ".value"
     for name, item in _attributes(parent):
         if item is child:
             return f".{name}"
-    if isinstance(parent, (dict, types.MappingProxyType)):
-        for key, item in tuple(parent.items()):
+    if kind == "mapping" or issubclass(type(parent), dict):
+        for key, item in tuple(parent.items() if kind == "mapping" else dict.items(parent)):
             if item is child:
                 return f"[{_shown(key)}]"
             if key is child:
                 return ".keys()"
-    if isinstance(parent, (list, tuple, collections.deque)):
+    if issubclass(type(parent), (list, tuple, collections.deque)):
         return next((f"[{at}]" for at, item in enumerate(tuple(parent)) if item is child), "")
     return ""
 
@@ -728,7 +742,7 @@ def _holds(series: Any, child: object) -> bool:
 
 def _attributes(parent: Any) -> Iterator[tuple[str, object]]:
     kind = type(parent)
-    if isinstance(parent, tuple):
+    if issubclass(kind, tuple):
         yield from zip(getattr(kind, "_fields", ()), parent, strict=False)
     with contextlib.suppress(AttributeError):
         yield from tuple(object.__getattribute__(parent, "__dict__").items())
@@ -741,4 +755,7 @@ def _attributes(parent: Any) -> Iterator[tuple[str, object]]:
 
 def _shown(key: object) -> str:
     # A key of another type could be anything, and its repr could do anything.
-    return repr(key)[:80] if type(key) in _SCALARS else f"<{_type_name(type(key))}>"
+    try:
+        return repr(key)[:80] if type(key) in _SCALARS else f"<{_type_name(type(key))}>"
+    except ValueError:  # an int of more digits than Python prints
+        return "<int>"

@@ -1,7 +1,8 @@
 """One attempt: a process that becomes the step, runs it, stages its results and says how it ended.
 
-The order in `main` matters: the death signal first (nothing may outlive the worker), then the group and the token (so that
-whatever user code starts can be found), then the log (so that everything printed from here on is kept), then the rest.
+The order matters: the death signal first (nothing may outlive the worker), then the group and the token (so that whatever user
+code starts can be found), then the log (so that everything printed from here on is kept), then the rest. What does not depend on
+the attempt happens in `stand_by`, before it is known: that takes it, and the fork itself, out of the step's way.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from minipipe.store.home import Store
 OUTCOME_LIMIT_BYTES = 32 << 20
 _INLINE_TOTAL_BYTES = 8 << 20
 _TEXT_LIMIT = 64 << 10
+_MOST_DESCRIPTORS = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 20)
 _SCALARS = (int, float, bool, str)
 
 
@@ -49,28 +51,48 @@ class _Result:
     exit_code: int
 
 
-def main(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
-    """Run one attempt in this freshly forked process; never returns.
+def stand_by(reader: int, pipe: int, parent: int) -> NoReturn:
+    """Life of a freshly forked child: get ready, wait for a spec, run it; never returns.
 
     Args:
-        spec: what to run, see `minipipe.engine.worker`.
-        payloads: bytes that the spec refers to by index.
+        reader: descriptor that brings the spec; its end without one ends the process.
         pipe: descriptor for the outcome message.
         parent: process id of the step host.
     """
     tree.die_with_parent(parent)
     os.setsid()
-    tree.brand(spec["token"])
-    pipe = _redirect(spec, pipe)
     _reset_signals()
     _step_forward_for_the_oom_killer()
-    database.forbid("")
-    gc.enable()
     faulthandler.enable()
+    gc.enable()
+    unpacker = protocol.Unpacker()
+    while (frame := unpacker.next()) is None:
+        data = os.read(reader, 1 << 18)
+        if not data:
+            os._exit(0)
+        unpacker.feed(data)
+    spec, payloads = frame
+    if spec["isolation"] == "spawn":
+        _become_fresh(spec, payloads, pipe, parent)
+    main(spec, payloads, pipe)
+
+
+def main(spec: dict[str, Any], payloads: list[bytes], pipe: int) -> NoReturn:
+    """Run one attempt in this process; never returns.
+
+    Args:
+        spec: what to run, see `minipipe.store.inputs.spec_of`.
+        payloads: bytes that the spec refers to by index.
+        pipe: descriptor for the outcome message.
+    """
+    tree.brand(spec["token"])
+    pipe = _redirect(spec, pipe)
+    database.forbid("")
     _seed(spec["seed"])
-    os.environ.update(spec["environment"])
+    for name, value in spec["environment"].items():
+        os.environ[name] = value
     started = time.monotonic()
-    store = Store(Path(spec["home"]), spec["durability"])
+    store = _store(spec)
     context.set_running(
         context.Running(
             store.path,
@@ -88,10 +110,10 @@ def main(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) ->
     _end(result.exit_code, spec["grace_s"])
 
 
-def become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
+def _become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
     """Exec a fresh interpreter for the attempt (``isolation = "spawn"``); everything else is as in `main`."""
     file = tempfile.TemporaryFile()  # noqa: SIM115
-    file.write(protocol.pack({**spec, "isolation": "fork"}, payloads))
+    file.write(protocol.pack(spec, payloads))
     file.seek(0)
     for descriptor in (pipe, file.fileno()):
         os.set_inheritable(descriptor, True)
@@ -101,58 +123,70 @@ def become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent:
 
 def start_fresh(descriptor: int, pipe: int, parent: int) -> NoReturn:
     """Entry point of a spawned attempt."""
+    tree.die_with_parent(parent)
     unpacker = protocol.Unpacker()
     with open(descriptor, "rb") as file:
         unpacker.feed(file.read())
     frame = unpacker.next()
     assert frame is not None
-    main(*frame, pipe, parent)
+    prepare(Path(frame[0]["home"]))
+    faulthandler.enable()
+    main(*frame, pipe)
 
 
 # -- becoming the step --------------------------------------------------------------------------------------------------
 
 
-def _redirect(spec: dict[str, Any], pipe: int) -> int:
-    """Descriptors 0, 1, 2 are the null device and the log file; 3 is the outcome pipe; nothing else stays open."""
-    log = Path(spec["log"])
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    try:
-        descriptor = os.open(log, flags, 0o600)
-    except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(log.parent, 0o700)
-        descriptor = os.open(log, flags, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    pipe = os.dup(pipe) if pipe < 3 else pipe
-    os.dup2(null, 0)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    if pipe != 3:
-        os.dup2(pipe, 3)
-    os.closerange(4, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16))
-    os.set_inheritable(3, False)
+_stores: dict[str, Store] = {}
+
+
+def prepare(home: Path) -> None:
+    """Make what every child will use, once, before any fork: text streams and the store's object (which opens nothing).
+
+    The streams refer to descriptors 0, 1 and 2 by number, which each child points at its own log.
+    """
+    _stores[str(home)] = Store(home, "full")
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _redirect(spec: dict[str, Any], pipe: int) -> int:
+    """Descriptors 0, 1, 2 are the null device and the log file; 3 is the outcome pipe; nothing else stays open."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        log = os.open(spec["log"], flags, 0o600)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(spec["log"]), 0o700)
+        log = os.open(spec["log"], flags, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    pipe = os.dup(pipe) if pipe < 3 else pipe
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    if pipe != 3:
+        os.dup2(pipe, 3)
+    os.closerange(4, _MOST_DESCRIPTORS)
+    os.set_inheritable(3, False)
     head = f"minipipe: {spec['name']} {spec['uid'][:8]} attempt {spec['attempt']} token {spec['token'][:8]}\n"
     os.write(1, head.encode("utf-8", "backslashreplace"))
     return 3
 
 
 def _reset_signals() -> None:
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError, ValueError):
-            if signal.getsignal(number) not in (signal.SIG_DFL, None):
-                signal.signal(number, signal.SIG_DFL)
+    """Undo what the host set; the rest is Python's own (SIGPIPE is an exception, not a death)."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as in every Python program: an exception, not a death
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _step_forward_for_the_oom_killer() -> None:
     # The kernel then takes the step, which can be repeated, before host and worker.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")
+    with contextlib.suppress(OSError):
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, b"500")
+        os.close(descriptor)
 
 
 def _seed(seed: int | None) -> None:
@@ -236,12 +270,14 @@ def _changed_files(entry: dict[str, Any]) -> list[str]:
 
 def _enter(entry: dict[str, Any]) -> None:
     for folder in (entry["cwd"], *entry["roots"]):
-        if not Path(folder).is_dir():
+        if not os.path.isdir(folder):
             raise errors.NotFound(f"the project folder {folder} is missing", "it was there when the step was submitted")
     os.chdir(entry["cwd"])
-    sys.path[:0] = [folder for folder in entry["roots"] if folder not in sys.path]
+    for folder in reversed(entry["roots"]):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        sys.path_importer_cache.pop(folder, None)  # the host may have listed it before it changed
     sys.argv = list(entry.get("argv") or [""])
-    importlib.invalidate_caches()
 
 
 def _run_script(entry: dict[str, Any]) -> _Result:
@@ -263,19 +299,18 @@ def _run_script(entry: dict[str, Any]) -> _Result:
 
 
 def _run_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Result:
-    function = _load_function(spec, payloads)
-    scratch = store.folder("tmp") / f"{spec['token']}.d"
-    values = _load_inputs(store, spec, payloads, scratch)
+    function = _load_function(store, spec, payloads)
+    values = _load_inputs(store, spec, payloads)
     positional, keyword = _arrange(function, values)
     value = function(*positional, **keyword)
     return _stage(store, spec, _name_results(value, spec["entry"]["returns"]))
 
 
-def _load_function(spec: dict[str, Any], payloads: list[bytes]) -> Callable[..., Any]:
+def _load_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Callable[..., Any]:
     entry = spec["entry"]
     if entry["kind"] == "pickled":
         code = spec["code"]
-        data = blobs.read(store_of(spec), code["digest"], payloads[code["payload"]] if code["payload"] >= 0 else None, "the code")
+        data = blobs.read(store, code["digest"], payloads[code["payload"]] if code["payload"] >= 0 else None, "the code")
         loaded: Callable[..., Any] = codec.load(data)
         return loaded
     try:
@@ -293,13 +328,17 @@ def _load_function(spec: dict[str, Any], payloads: list[bytes]) -> Callable[...,
     return function
 
 
-def store_of(spec: dict[str, Any]) -> Store:
-    """The store of a spec; opens nothing yet."""
-    return Store(Path(spec["home"]), spec["durability"])
+def _store(spec: dict[str, Any]) -> Store:
+    store = _stores.get(spec["home"]) or Store(Path(spec["home"]), spec["durability"])
+    store.database.durable = spec["durability"] == "full"
+    return store
 
 
-def _load_inputs(store: Store, spec: dict[str, Any], payloads: list[bytes], scratch: Path) -> dict[str, Any]:
-    values: dict[str, Any] = dict(spec["arguments"])
+def _load_inputs(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> dict[str, Any]:
+    values: dict[str, Any] = spec["arguments"]
+    if not spec["inputs"]:
+        return values
+    scratch = store.folder("tmp") / f"{spec['token']}.d"
     references: dict[str, Any] = {}
     structures = []
     for item in spec["inputs"]:
@@ -327,6 +366,8 @@ def _arrange(function: Callable[..., Any], values: dict[str, Any]) -> tuple[list
     surplus = []
     while str(len(surplus)) in values:
         surplus.append(values.pop(str(len(surplus))))
+    if not surplus and not getattr(getattr(function, "__code__", None), "co_posonlyargcount", 1):
+        return [], values  # the common case; a signature costs a third of a millisecond
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
@@ -464,14 +505,12 @@ def _end(exit_code: int, grace_s: float) -> NoReturn:
             sys.stdout.flush()
         os._exit(exit_code)
 
-    if threading.active_count() > 1 or atexit._ncallbacks():
-        timer = threading.Timer(grace_s, give_up)
-        timer.daemon = True
-        timer.start()
-        with contextlib.suppress(BaseException):
-            threading._shutdown()  # type: ignore[attr-defined]
-        with contextlib.suppress(BaseException):
-            atexit._run_exitfuncs()
+    signal.signal(signal.SIGALRM, lambda *_: give_up())
+    signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
         sys.stderr.flush()

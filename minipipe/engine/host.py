@@ -10,28 +10,32 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import importlib.util
 import os
 import select
 import signal
 import socket
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from minipipe.engine import child, tree
+from minipipe.engine import child, protocol, tree
 from minipipe.engine.protocol import Channel, Frame
 from minipipe.store import database
 
 # Their import adds threads that are known to survive a fork (OpenBLAS rebuilds its pool, tested with numpy).
-_FORK_SAFE = frozenset({"numpy", "scipy", "pandas", "sklearn", "joblib"})
+_FORK_SAFE = frozenset({"minipipe", "numpy", "scipy", "pandas", "sklearn", "joblib"})
+_ALWAYS_NEEDED = ("cloudpickle",)
 
 
 @dataclass(slots=True)
-class _Attempt:
-    token: str
+class _Child:
+    """A forked process: first a spare that waits for its spec, then an attempt."""
+
     pid: int
-    pipe: int
+    spec: int  # descriptor to write the spec to
+    pipe: int  # descriptor to read the outcome from, -1 once it is closed
+    token: str = ""
     outcome: bytearray = field(default_factory=bytearray)
 
 
@@ -40,12 +44,14 @@ class Host:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.attempts: dict[int, _Attempt] = {}
+        self.attempts: dict[int, _Child] = {}
+        self.spare: _Child | None = None
         self.wakeup, signal_pipe = os.pipe()
         for descriptor in (self.wakeup, signal_pipe):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signal_pipe, warn_on_full_buffer=False)
+        self.dropped: set[int] = set()
         self.refused: set[str] = set()
         self.probing: dict[int, str] = {}
         self.wanted: list[str] = []
@@ -55,7 +61,7 @@ class Host:
         self.channel.send({"event": "ready", "pid": os.getpid()})
         while not self.channel.closed:
             pipes = {attempt.pipe: attempt for attempt in self.attempts.values() if attempt.pipe >= 0}
-            idle = bool(self.wanted) and not self.attempts
+            idle = self.spare is None or bool(self.wanted and not self.attempts)
             readable, _, _ = select.select([self.channel, self.wakeup, *pipes], [], [], 0 if idle else None)
             for descriptor in readable:
                 if isinstance(descriptor, int) and descriptor in pipes:
@@ -67,8 +73,15 @@ class Host:
             if self.channel in readable:
                 for frame in self.channel.receive():
                     self._command(frame)
-            elif idle and not readable:
-                self._warm_one()
+            if idle and not readable:
+                self._use_the_pause()
+
+    def _use_the_pause(self) -> None:
+        """Nothing to do: fork the next child before it is needed, which takes the fork out of every step's way."""
+        if self.spare is None:
+            self.spare = self._fork()
+        elif self.wanted and not self.attempts:
+            self._warm_one()
 
     def _command(self, frame: Frame) -> None:
         head, payloads = frame
@@ -79,6 +92,22 @@ class Host:
     # -- attempts -----------------------------------------------------------------------------------------------------
 
     def _start(self, spec: dict[str, Any], payloads: list[bytes]) -> None:
+        frame = protocol.pack(spec, payloads)
+        while True:
+            one, self.spare = self.spare or self._fork(), None
+            try:
+                _write_all(one.spec, frame)
+                break
+            except BrokenPipeError:  # somebody killed the spare; it never was an attempt
+                os.close(one.pipe)
+            finally:
+                os.close(one.spec)
+        one.token = spec["token"]
+        self.attempts[one.pid] = one
+        self.channel.send({"event": "started", "token": one.token, "pid": one.pid})
+
+    def _fork(self) -> _Child:
+        spec_reader, spec_writer = os.pipe()
         reader, writer = os.pipe()
         parent = os.getpid()
         pid = os.fork()
@@ -86,16 +115,24 @@ class Host:
             # Nothing may return from here: two processes would run the loop above.
             try:
                 signal.set_wakeup_fd(-1)
-                run = child.main if spec["isolation"] == "fork" else child.become_fresh
-                run(spec, payloads, writer, parent)
+                os.close(spec_writer)  # or the end of the host would not be the end of the spec
+                child.stand_by(spec_reader, writer, parent)
             finally:
                 os._exit(70)
+        os.close(spec_reader)
         os.close(writer)
         os.set_blocking(reader, False)
-        self.attempts[pid] = _Attempt(spec["token"], pid, reader)
-        self.channel.send({"event": "started", "token": spec["token"], "pid": pid})
+        return _Child(pid, spec_writer, reader)
 
-    def _drain(self, attempt: _Attempt) -> None:
+    def _drop_spare(self) -> None:
+        """A spare that was forked before an import does not have it: let it go (it ends at the end of its spec)."""
+        if self.spare is not None:
+            os.close(self.spare.spec)
+            os.close(self.spare.pipe)
+            self.dropped.add(self.spare.pid)
+            self.spare = None
+
+    def _drain(self, attempt: _Child) -> None:
         while attempt.pipe >= 0:
             try:
                 data = os.read(attempt.pipe, 1 << 18)
@@ -120,11 +157,13 @@ class Host:
                 self._probed(self.probing.pop(pid), status)
             attempt = self.attempts.pop(pid, None)
             if attempt is None:
-                continue  # an adopted orphan
+                self.dropped.discard(pid)
+                continue  # a dropped spare or an adopted orphan
             self._drain(attempt)
             if attempt.pipe >= 0:
                 os.close(attempt.pipe)  # a grandchild still holds the other end
-            strangers = tree.own_children() - self.attempts.keys() - self.probing.keys()
+            known = {*self.attempts, *self.probing, self.spare.pid if self.spare else 0, *self.dropped}
+            strangers = tree.own_children() - known
             self.channel.send(
                 {"event": "ended", "token": attempt.token, "pid": pid, "status": status, "survivors": bool(strangers)},
                 [bytes(attempt.outcome)],
@@ -148,6 +187,7 @@ class Host:
         except BaseException:  # the step will meet the same error, where it can be shown
             self.refused.add(name)
         else:
+            self._drop_spare()
             gc.collect()
             gc.freeze()  # children then share these pages: the collector does not write into them
 
@@ -177,6 +217,12 @@ class Host:
             self.refused.add(name)
 
 
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def main(descriptor: int, parent: int) -> None:
     """Entry point of the host process.
 
@@ -189,6 +235,9 @@ def main(descriptor: int, parent: int) -> None:
     database.forbid("step host")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker decides; a terminal's Ctrl-C reaches the whole group
+    child.prepare(Path(os.environ["MINIPIPE_HOME"]))
+    for name in _ALWAYS_NEEDED:
+        importlib.import_module(name)
     gc.disable()
     gc.collect()
     gc.freeze()

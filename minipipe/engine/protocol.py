@@ -20,6 +20,7 @@ PAYLOAD_LIMIT = 64 << 20
 _PAYLOADS_LIMIT = 100_000
 _START = struct.Struct(">II")
 _LENGTH = struct.Struct(">Q")
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps with arguments builds an encoder at each call
 
 
 class BadFrame(MinipipeError):
@@ -31,7 +32,7 @@ Frame = tuple[dict[str, Any], list[bytes]]
 
 def pack(head: dict[str, Any], payloads: Sequence[bytes] = ()) -> bytes:
     """One frame as bytes."""
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _encode(head).encode()
     parts = [_START.pack(len(text), len(payloads)), text]
     for payload in payloads:
         parts += (_LENGTH.pack(len(payload)), payload)

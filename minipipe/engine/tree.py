@@ -52,11 +52,18 @@ def brand(token: str) -> None:
     What others can read (``/proc/PID/environ``) is the memory given at exec; ``os.environ[...] = x`` does not change it, and a
     forked daemon would go on showing the host's value. The host is started with 32 zeros, so the length is always the same.
     """
-    _libc.getenv.restype = ctypes.c_void_p
-    address = _libc.getenv(TOKEN_VARIABLE.encode())
-    if address and len(ctypes.string_at(address)) == len(token):
-        ctypes.memmove(address, token.encode(), len(token))
+    if _branded and len(token) == len(NO_TOKEN):
+        ctypes.memmove(_branded, token.encode(), len(token))
     os.environ[TOKEN_VARIABLE] = token
+
+
+def _token_address() -> int:
+    _libc.getenv.restype = ctypes.c_void_p
+    address = _libc.getenv(TOKEN_VARIABLE.encode()) or 0
+    return address if address and len(ctypes.string_at(address)) == len(NO_TOKEN) else 0
+
+
+_branded = _token_address()  # looked up once, before any fork: os.environ writes may move the variable elsewhere
 
 
 def _environment(pid: int) -> bytes:

@@ -58,7 +58,7 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
         "entry": entry,
         "imports": entry.pop("imports", []),
         "seed": entry.get("seed", DEFAULT_SEED),
-        "environment": {"MINIPIPE_HOME": str(store.path), "MINIPIPE_TASK": claim.lease.uid},
+        "environment": {"MINIPIPE_TASK": claim.lease.uid},
         "arguments": {row["name"]: json.loads(row["value"]) for row in arguments},
         "inputs": inputs,
         "code": code,

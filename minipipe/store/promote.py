@@ -131,19 +131,23 @@ def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: s
             stop_steps(connection, task["parent_id"], f"{task['name']} {status}", now)
 
 
-def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float) -> None:
-    """Stop what a run still has going: waiting steps are skipped, queued and running ones stopped (the latter by their worker)."""
-    arguments = {"run": run_id, "reason": reason, "now": now}
+def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float, private: bool = False) -> None:
+    """Stop what a run still has going: waiting steps are skipped, queued and running ones stopped (the latter by their worker).
+
+    With `private` only those that nobody else can execute: a run's steps on public queues outlive their controller.
+    """
+    arguments = {"run": run_id, "reason": reason, "now": now, "private": int(private)}
+    mine = "parent_id = :run AND private >= :private"
     connection.execute(
         "UPDATE task SET status = 'skipped', reason = :reason, ended_at = :now, updated_at = :now"
-        " WHERE parent_id = :run AND status = 'pending'",
+        f" WHERE {mine} AND status = 'pending'",
         arguments,
     )
     connection.execute(
         "UPDATE task SET status = 'stopped', reason = :reason, ended_at = :now, updated_at = :now"
-        " WHERE parent_id = :run AND status = 'queued'",
+        f" WHERE {mine} AND status = 'queued'",
         arguments,
     )
     connection.execute(
-        "UPDATE task SET abort_requested = 1, reason = :reason WHERE parent_id = :run AND status = 'in_progress'", arguments
+        f"UPDATE task SET abort_requested = 1, reason = :reason WHERE {mine} AND status = 'in_progress'", arguments
     )

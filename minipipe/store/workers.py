@@ -136,7 +136,7 @@ def _give_back(store: Store, worker_id: int, kind: str, max_crashes: int) -> lis
                 (status, reason, crash, now, status, now, task["id"]),
             )
             if kind == PROCESS:
-                promote.stop_steps(connection, task["id"], reason, now)
+                promote.stop_steps(connection, task["id"], reason, now, private=True)
             promote.settle(store, connection, task["id"], status, now)
     return [task["uid"] for task in rows]
 

@@ -144,7 +144,7 @@ def test_digests_are_those_of_the_last_release() -> None:
         1,
         "d8948b245bef1f4b35046e545937fe0493de1e9f4500c5011ebde62f494e2887",
     )
-    assert combine("step", "a", b"b") == "@COMBINE@"
+    assert combine("step", "a", b"b") == "c6eabee2dc1bb6888e0eecd51a2aa49b42b8eaa26ac0bbeb47b409e735dc1e17"
 
 
 # -- values by typed content --------------------------------------------------------------------------------------------
@@ -376,6 +376,37 @@ def test_a_set_of_objects_that_know_each_other_has_no_order() -> None:
     assert len({value_digest(ring(order)) for order in (1, -1, 1)}) == 1
 
 
+EDGES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=9)
+
+
+def _graph(edges: list[tuple[int, int]], order: list[int]) -> Node:
+    nodes = dict(sorted((at, Node(str(at))) for at in order))
+    for node in nodes.values():
+        node.children = set()
+    for start, end in edges:
+        nodes[start].children.add(nodes[end])
+    for node in nodes.values():
+        node.parent = frozenset(node.children)  # type: ignore[assignment]
+    return nodes[0]
+
+
+def _reached(edges: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    found: set[int] = {0}
+    for _ in range(5):
+        found |= {end for start, end in edges if start in found}
+    return {edge for edge in edges if edge[0] in found}
+
+
+@given(EDGES, EDGES, st.permutations(range(5)))
+@quickly
+def test_graphs_held_together_by_sets_are_equal_exactly_when_their_edges_are(
+    left: list[tuple[int, int]], right: list[tuple[int, int]], order: list[int]
+) -> None:
+    digest = value_digest(_graph(left, [0, 1, 2, 3, 4]))
+    assert digest == value_digest(_graph(left[::-1], order)) == value_digest(copy.deepcopy(_graph(left, order)))
+    assert (digest == value_digest(_graph(right, order))) == (_reached(left) == _reached(right))
+
+
 def test_keys_of_equal_content_are_told_apart_by_their_values() -> None:
     def twins(*values: object) -> dict[Node, object]:
         return {Node("twin"): each for each in values}
@@ -552,6 +583,8 @@ class Wrapping:
         (lambda: [Wrapping()], None, None),
         (lambda: {_generator()}, "{...}", "generator"),
         (lambda: {(1, _generator()): 1}, ".keys()[1]", "generator"),
+        (lambda: {10**5000: _generator()}, "[<int>]", "generator"),
+        (lambda: types.MappingProxyType({"k": _generator()}), "['k']", "generator"),
         (lambda: MyDict(k=_generator()), "['k']", "generator"),
         (lambda: collections.deque([_generator()]), "[0]", "generator"),
         (lambda: {Plain(): _generator()}, f"[<{__name__}.Plain>]", "generator"),
@@ -713,10 +746,11 @@ def test_arrays_of_objects_texts_and_fields_count_by_their_items() -> None:
     )
     assert value_digest(variable) == value_digest(numpy.array(texts, dtype=variable.dtype)) != value_digest(variable[::-1])
     padded = numpy.dtype([("a", "u1"), ("b", "f8")], align=True)
-    left, right = (numpy.frombuffer(bytes([fill]) * 32, padded).copy() for fill in (0, 255))
+    buffers = [bytearray([fill] * 32) for fill in (0, 255)]  # what lies between the fields is left as it is
+    left, right = (numpy.frombuffer(each, padded) for each in buffers)
     for array in (left, right):
         array["a"], array["b"] = [1, 2], [0.5, 0.25]
-    assert left.tobytes() != right.tobytes()
+    assert buffers[0] != buffers[1]
     assert value_digest(left) == value_digest(right) != value_digest(left[::-1])
     assert value_digest(left[0]) == value_digest(right[0]) != value_digest(left[1])
 
@@ -759,16 +793,36 @@ def test_frames_count_by_labels_dtypes_and_values() -> None:
         assert value_digest(pickle.loads(pickle.dumps(other))) == value_digest(other)
 
 
+def test_attributes_of_frames_and_their_subclasses_count() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    class Labelled(pandas.DataFrame):  # type: ignore[misc, name-defined]
+        _metadata = ("label",)
+
+    def digest(kind: Any, name: str, text: str) -> str:
+        frame = kind({"a": [1]})
+        (frame.attrs if name == "attrs" else frame.__dict__)["label"] = text
+        return value_digest(frame, code=lambda each: each.__name__)
+
+    assert digest(Labelled, "label", "x") == digest(Labelled, "label", "x")
+    assert (
+        len({digest(kind, name, text) for kind, name in ((Labelled, "label"), (pandas.DataFrame, "attrs")) for text in "xy"}) == 4
+    )
+
+
 def test_other_pandas_arrays_and_scalars_are_walked() -> None:
     pandas = pytest.importorskip("pandas")
     numbers = pandas.Series([0, 0, 2])
+    product = pandas.MultiIndex.from_product([[1, 2], ["a", "b"]])
     values = [
-        pandas.Series(pandas.arrays.SparseArray([0, 0, 1])), pandas.Series(pandas.arrays.SparseArray([0, 0, 2])),
-        pandas.Series(pandas.interval_range(0, 3)), pandas.period_range("2024-01", periods=3, freq="M"), numbers.astype("timedelta64[s]"),
-        pandas.period_range("2024-01", periods=3, freq="D"), pandas.Series(["a", None], dtype="string"), numbers.astype("Int8"),
-        pandas.Series(["a", "b"], dtype="string"), pandas.MultiIndex.from_product([[1, 2], "ab"]), pandas.Timestamp(1), pandas.NA, pandas.NaT,
-        pandas.MultiIndex.from_product([[1, 2], "ab"], names=["x", None]), pandas.Timestamp(1, tz="UTC"), pandas.Interval(0, 1),
-    ]  # fmt: skip
+        *(pandas.Series(pandas.arrays.SparseArray([0, 0, last])) for last in (1, 2)),
+        *(pandas.period_range("2024-01", periods=3, freq=each) for each in "MD"),
+        *(pandas.Series(["a", last], dtype="string") for last in ("b", None)),
+        *(numbers.astype(kind) for kind in ("Int8", "timedelta64[s]", "category")),
+        pandas.Series(pandas.interval_range(0, 3)),
+        *(product, product.set_names(["x", None]), product[::-1]),
+        *(pandas.Timestamp(1), pandas.Timestamp(1, tz="UTC"), pandas.Interval(0, 1), pandas.NA, pandas.NaT),
+    ]
     assert len({value_digest(each) for each in values}) == len(values)
     for each in values:
         assert value_digest(pickle.loads(pickle.dumps(each))) == value_digest(each)
