@@ -278,10 +278,33 @@ def test_recursive_functions_have_a_key_that_depends_on_each_other(project: Proj
 
 
 def test_who_uses_what_counts_and_not_only_the_set(project: Project) -> None:
-    project.write(flow="A, B = 1, 2\ndef step(): return A - B\n")
-    before = project.key()
-    project.write(flow="A, B = 2, 1\ndef step(): return A - B\n")
-    assert project.key().digest != before.digest
+    flow = "import left, right\ndef one(): return 1\ndef two(): return 2\n"
+    flow += "def step(): return one, two, left.f(), right.g()\n"
+    project.write(flow=flow, left="def f(): return t()\n", right="def g(): return t()\n")
+    module = project.load()
+    module.left.t, module.right.t = module.one, module.two
+    before = code_key(module.step)
+    module.left.t, module.right.t = module.two, module.one
+    after = code_key(module.step)
+    assert [each.digest for each in after.parts] == [each.digest for each in before.parts]
+    assert after.digest != before.digest
+
+
+def test_the_order_of_a_set_of_functions_does_not_count(project: Project) -> None:
+    functions = "".join(f"def f{n}(): return {n}\n" for n in range(9))
+    project.write(flow=f"{functions}ALL = {{f0, f1, f2, f3, f4, f5, f6, f7, f8}}\ndef step(): return len(ALL)\n")
+    module = project.load()
+    orders, digests = set(), set()
+    for _ in range(20):
+        for number in range(9):  # equal functions at other addresses, so with other hashes
+            old = getattr(module, f"f{number}")
+            new = types.FunctionType(old.__code__, old.__globals__)
+            setattr(module, f"f{number}", new)
+        module.ALL = {getattr(module, f"f{number}") for number in range(9)}
+        orders.add(tuple(each.__name__ for each in module.ALL))
+        digests.add(code_key(module.step).digest)
+    assert len(orders) > 1
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("name", ["nested", "comprehension", "klass", "fn", "default"])
@@ -554,6 +577,10 @@ def test_a_class_without_source_counts_by_its_methods_and_values() -> None:
     text = "class Box:\n    n = {n}\n    def get(self): return self.n {op} 1\ndef step(): return Box().get()"
     keys = {code_key(defined(text.format(n=n, op=op))).digest for n, op in ((1, "+"), (2, "+"), (1, "-"), (1, "+"))}
     assert len(keys) == 3
+    text = "class Base:\n    def get(self): return {n}\n"
+    text += "def made(base):\n    class Box(base): pass\n    return Box\n"
+    text += "Box = made(Base)\ndef step(): return Box"
+    assert code_key(defined(text.format(n=1))).digest != code_key(defined(text.format(n=2))).digest
 
 
 # -- memo
@@ -610,3 +637,11 @@ def test_remembered_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(10):
         code_key(functools.partial(len))
     assert len(codekey._memos) == 3
+
+
+def test_a_changed_file_that_the_body_imports_drops_the_remembered_key(project: Project) -> None:
+    function = project.load("flow").lazy
+    before = code_key(function)
+    assert code_key(function) is before
+    project.change("deeper", "x + SHIFT", "x - 10 * SHIFT")
+    assert code_key(function).digest != before.digest

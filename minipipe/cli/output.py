@@ -1,0 +1,389 @@
+"""How things look: one gate through which all text reaches a terminal, a pipe or a program.
+
+Data goes to stdout, everything else to stderr. Not a terminal: no colour, no glyph, no truncation. Names, messages and log lines
+come from outside and are shown with their control characters escaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from minipipe import settings, states
+from minipipe.errors import StoreMissing
+from minipipe.store.home import Store
+
+FORMATS = ("table", "tsv", "github", "json", "jsonl")
+_META = "minipipe.options"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# C0, DEL, C1, bidirectional marks and overrides, line separators, the byte order mark, invisible tags, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]")
+_UNSAFE_BUT_TABS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0a-\x1f"))
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _visible(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def escape(text: object) -> str:
+    """Text on one line that cannot steer a terminal: control characters and bidirectional marks are made visible."""
+    return _UNSAFE.sub(_visible, str(text))
+
+
+def escape_lines(text: object) -> str:
+    """The same for text of several lines: line ends and tabs stay."""
+    lines = str(text).replace("\r\n", "\n").split("\n")
+    return "\n".join(_UNSAFE_BUT_TABS.sub(_visible, line) for line in lines)
+
+
+# -- times and sizes ----------------------------------------------------------------------------------------------------
+
+
+def duration(seconds: float | None) -> str:
+    """``0.2s``, ``41s``, ``6m``, ``1h 5m``, ``2d 3h``; empty for None. A clock that was set back counts as 0."""
+    if seconds is None:
+        return ""
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    for unit, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= unit:
+            rest = whole % unit // part
+            return f"{whole // unit}{name}" + (f" {rest}{part_name}" if rest else "")
+    return f"{whole}s"
+
+
+def ago(seconds: float | None) -> str:
+    """``41s ago``, ``6m ago``, ``3d ago``; empty for None."""
+    if seconds is None:
+        return ""
+    whole = max(0, int(seconds))
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "m")):
+        if whole >= unit:
+            return f"{whole // unit}{name} ago"
+    return f"{whole}s ago"
+
+
+def size(number: int | None) -> str:
+    """``412 B``, ``6.1 kB``, ``1.9 GB`` (powers of 1000); empty for None."""
+    if number is None:
+        return ""
+    if number < 1000:
+        return f"{number} B"
+    value = float(number)
+    for unit in ("kB", "MB", "GB", "TB"):
+        value /= 1000
+        if value < 999.95 or unit == "TB":
+            break
+    return f"{value:.1f} {unit}"
+
+
+def clock(at: float | None, utc: bool = False) -> str:
+    """``2026-11-20 14:02:11``, local time unless `utc`; empty for None."""
+    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at) if utc else time.localtime(at))
+
+
+def iso(at: float | None) -> str | None:
+    """ISO 8601 in UTC with ``Z``, for JSON."""
+    if at is None:
+        return None
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+# -- colour and glyphs --------------------------------------------------------------------------------------------------
+
+_COLORS = {
+    states.COMPLETED: "32",
+    states.PUBLISHED: "32",
+    states.FAILED: "31",
+    states.STOPPED: "33",
+    states.SKIPPED: "2",
+    states.IN_PROGRESS: "36",
+    "error": "1;31",
+    "warning": "33",
+    "note": "2",
+    "ok": "32",
+    "warn": "33",
+    "bad": "31",
+}
+_GLYPHS = {
+    states.COMPLETED: "✔",
+    states.PUBLISHED: "✔",
+    states.IN_PROGRESS: "▶",
+    states.FAILED: "✘",
+    states.STOPPED: "✘",
+    states.SKIPPED: "–",
+}
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """True if `stream` is a terminal; a closed one is none."""
+    try:
+        return stream.isatty()
+    except ValueError:
+        return False
+
+
+def can_encode(text: str, stream: IO[str]) -> bool:
+    """True if the stream's encoding has all characters of `text`."""
+    try:
+        text.encode(stream.encoding or "ascii")
+    except (UnicodeError, LookupError):
+        return False
+    return True
+
+
+def glyph(status: str, stream: IO[str] | None = None) -> str:
+    """The sign of a status, to stand beside its word; empty off a terminal or if the encoding lacks it."""
+    stream = stream or sys.stdout
+    sign = _GLYPHS.get(status, "○")
+    return sign if is_terminal(stream) and can_encode(sign, stream) else ""
+
+
+def bar(done: int, running: int, total: int, stream: IO[str] | None = None) -> str:
+    """A short progress bar (at most ten cells), for terminals that have the signs; else empty."""
+    stream = stream or sys.stdout
+    if not total or not is_terminal(stream) or not can_encode("▇░", stream):
+        return ""
+    cells = min(total, 10)
+    filled = (done + running) * cells // total
+    return "▇" * filled + "░" * (cells - filled)
+
+
+def wants_color(choice: str = "auto", stream: IO[str] | None = None) -> bool:
+    """Whether `stream` gets colour: the flag or setting first, then NO_COLOR, FORCE_COLOR, then whether it is a terminal."""
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal(stream or sys.stdout) and os.environ.get("TERM") != "dumb"
+
+
+def style(text: str, status: str, stream: IO[str] | None = None, color: str | None = None) -> str:
+    """`text` in the colour of a status (or of error, warning, note, ok, warn, bad) where colour is wanted.
+
+    Args:
+        text: already escaped.
+        status: which colour.
+        stream: where it goes, default stdout.
+        color: auto, always or never; default what the command was told.
+    """
+    code = _COLORS.get(status)
+    if code is None or not wants_color(color or _given().get("color") or "auto", stream):
+        return text
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
+# -- what the command was told ------------------------------------------------------------------------------------------
+
+
+def _given() -> dict[str, Any]:
+    context = click.get_current_context(silent=True)
+    return context.meta.setdefault(_META, {}) if context is not None else {}
+
+
+def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Callback of the options that every verb has: given before or after the verb, the last one holds."""
+    if value is None or value is False or parameter.name is None:
+        return
+    given = context.meta.setdefault(_META, {})
+    if parameter.name == "json":
+        given["format"] = "json"
+    else:
+        given[parameter.name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where and how a verb answers.
+
+    Attributes:
+        home: store directory from ``--home``, None for the usual search.
+        format: "table", "tsv", "github", "json" or "jsonl".
+        quiet: ids only.
+        color: "auto", "always" or "never".
+        utc: times in tables are UTC, not local.
+    """
+
+    home: str | None = None
+    format: str = "table"
+    quiet: bool = False
+    color: str = "auto"
+    utc: bool = False
+
+    @classmethod
+    def current(cls) -> Output:
+        """What the running command was told, completed from the settings."""
+        given = _given()
+        found = settings.load_settings(color=given.get("color"), utc=given.get("utc"))
+        given.setdefault("color", found.color)
+        return cls(given.get("home"), given.get("format", "table"), bool(given.get("quiet")), found.color, found.utc)
+
+    @property
+    def json(self) -> bool:
+        """True if stdout takes JSON (one document or one per line)."""
+        return self.format in ("json", "jsonl")
+
+    def open_store(self, create: bool = False) -> Store:
+        """Open the store; reading verbs never make one.
+
+        Raises:
+            StoreMissing: there is none.
+        """
+        return Store.open(self.home, create=create)
+
+    def store_or_none(self) -> Store | None:
+        """The store, or None after saying that there is none yet."""
+        try:
+            return self.open_store()
+        except StoreMissing:
+            note("no store here yet: the first `minipipe run` makes one", kind="")
+            return None
+
+
+def pass_output(function: Callable[Concatenate[Output, P], R]) -> Callable[P, R]:
+    """Decorator for verbs: the first argument is the `Output`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(Output.current(), *args, **kwargs)
+
+    return call
+
+
+# -- writing ------------------------------------------------------------------------------------------------------------
+
+
+def write(text: str) -> None:
+    """One piece of data on stdout, with a line end."""
+    print(text, flush=is_terminal(sys.stdout))
+
+
+def note(text: str, kind: str = "note") -> None:
+    """One line of chatter on stderr: ``note: …``, ``warning: …``, or bare with ""."""
+    prefix = f"{style(kind, kind, sys.stderr)}: " if kind else ""
+    with contextlib.suppress(BrokenPipeError):
+        print(prefix + escape(text), file=sys.stderr, flush=True)
+
+
+def plain(document: Any) -> Any:
+    """A value as JSON can hold it: NaN and infinities as text."""
+    if isinstance(document, float) and not math.isfinite(document):
+        return "nan" if math.isnan(document) else "inf" if document > 0 else "-inf"
+    if isinstance(document, Mapping):
+        return {str(key): plain(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [plain(value) for value in document]
+    return document
+
+
+def print_json(document: Any, line: bool = False) -> None:
+    """Write one JSON document, over several lines or (`line`) as one. ASCII only, so it is safe on every terminal."""
+    text = json.dumps(plain(document), indent=None if line else 2, separators=(",", ":") if line else None, default=str)
+    print(text, flush=line)
+
+
+def print_table(
+    rows: Sequence[Sequence[object]],
+    headers: Sequence[str],
+    format: str = "table",
+    records: Sequence[Mapping[str, Any]] | None = None,
+    notes: Mapping[int, tuple[str, str]] | None = None,
+) -> None:
+    """Write a table to stdout.
+
+    Args:
+        rows: cells, not yet escaped; None is an empty cell.
+        headers: column names.
+        format: one of `FORMATS`.
+        records: what JSON gets instead of the cells: full ids, raw numbers.
+        notes: row number -> (header, text): a line under that row, starting at that column (tables only).
+    """
+    if format in ("json", "jsonl"):
+        found = records if records is not None else [dict(zip(map(str.lower, headers), row, strict=True)) for row in rows]
+        if format == "json":
+            print_json(list(found))
+        for record in found if format == "jsonl" else ():
+            print_json(record, line=True)
+        return
+    cells = [["" if cell is None else escape(cell) for cell in row] for row in rows]
+    if format == "tsv":  # tabulate would pad
+        lines = ["\t".join(row) for row in (list(headers), *cells)]
+    elif format == "github":
+        cells = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in cells]
+        lines = _tabulate(cells, headers, "github")
+    else:
+        lines = _with_notes(_tabulate(_clipped(cells, headers), headers, "plain"), headers, notes or {})
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def _tabulate(cells: list[list[str]], headers: Sequence[str], form: str) -> list[str]:
+    from tabulate import tabulate  # only tables pay for it
+
+    if form == "plain" and "STATUS" in headers:
+        column = list(headers).index("STATUS")
+        cells = [[*row[:column], style(row[column], row[column]), *row[column + 1 :]] for row in cells]
+    if not cells:
+        return ["  ".join(headers)] if form == "plain" else tabulate([], list(headers), form).splitlines()
+    # disable_numparse: one id in 26 reads as a number, such as 1e500012.
+    text: str = tabulate(cells, list(headers), form, disable_numparse=True)
+    return text.split("\n")
+
+
+def _clipped(cells: list[list[str]], headers: Sequence[str]) -> list[list[str]]:
+    """On a terminal the last column gives way."""
+    if not is_terminal(sys.stdout) or not cells:
+        return cells
+    before = sum(max(len(headers[i]), *(len(row[i]) for row in cells)) + 2 for i in range(len(headers) - 1))
+    room = max(len(headers[-1]), 12, shutil.get_terminal_size().columns - before)
+    return [[*row[:-1], row[-1] if len(row[-1]) <= room else row[-1][: room - 1] + ellipsis()] for row in cells]
+
+
+def ellipsis(stream: IO[str] | None = None) -> str:
+    """The sign for "more follows", one character wide."""
+    return "…" if can_encode("…", stream or sys.stdout) else "~"
+
+
+def _with_notes(lines: list[str], headers: Sequence[str], notes: Mapping[int, tuple[str, str]]) -> list[str]:
+    result = lines[:1]
+    for number, line in enumerate(lines[1:]):
+        result.append(line)
+        if number in notes:
+            header, text = notes[number]
+            result.append(" " * lines[0].index(header) + escape(text))
+    return result
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path as people type it: relative if it lies below the current folder."""
+    path = Path(path)
+    try:
+        return f"./{path.relative_to(Path.cwd())}"
+    except (ValueError, OSError):
+        return str(path)

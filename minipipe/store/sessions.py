@@ -1,0 +1,120 @@
+"""What one command started: its runs, how their steps ended, what is left to do. Everything here only reads.
+
+A command marks what it starts with its session, a random number in the column of that name. Following it costs what is new:
+endings are read from the history by their growing number, never by looking through tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from minipipe.store.home import Store
+
+_OPEN = "('pending', 'queued', 'in_progress')"
+_ENDED = "('completed', 'failed', 'stopped', 'skipped')"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The tasks that one command is about.
+
+    Attributes:
+        session: what the command marks new tasks with.
+        after: row id of the newest task that is older than the command; 0 if the store was empty.
+        event: number of the last change before the command.
+        runs: row ids of older runs that it goes on with.
+    """
+
+    session: str
+    after: int = 0
+    event: int = 0
+    runs: tuple[int, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Values of the statements' parameters."""
+        return {"session": self.session, "after": self.after, "runs": json.dumps(self.runs)}
+
+
+def scope_from_now(store: Store | None, session: str, runs: tuple[int, ...] = ()) -> Scope:
+    """A scope that begins now. Transaction effect: one read; None stands for a store that is not there yet."""
+    if store is None:
+        return Scope(session, runs=runs)
+    row = store.database.row("SELECT (SELECT coalesce(max(id), 0) FROM task), (SELECT coalesce(max(id), 0) FROM event)")
+    return Scope(session, int(row[0]), int(row[1]), runs) if row else Scope(session, runs=runs)
+
+
+def runs(store: Store, scope: Scope) -> list[sqlite3.Row]:
+    """The scope's tasks that are no steps, oldest first, with the ids of who executes them."""
+    return store.database.rows(
+        "SELECT t.*, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.parent_id IS NULL"
+        " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session)) ORDER BY t.id",
+        scope.values,
+    )
+
+
+def open_runs(store: Store, scope: Scope) -> list[int]:
+    """Row ids of the scope's runs that wait or run."""
+    rows = store.database.rows(
+        f"SELECT id FROM task WHERE parent_id IS NULL AND status IN {_OPEN}"
+        " AND (id IN (SELECT value FROM json_each(:runs)) OR (id > :after AND session = :session))",
+        scope.values,
+    )
+    return [row["id"] for row in rows]
+
+
+def endings(store: Store, scope: Scope, after: int) -> list[sqlite3.Row]:
+    """Steps of the scope that ended since event number `after`, in that order.
+
+    ``event`` is the number to go on from, ``ended_as`` the status, ``cached_uid`` the id of the task that served it.
+    """
+    return store.database.rows(
+        "SELECT e.id AS event, e.new AS ended_as, t.*, c.uid AS cached_uid FROM event e JOIN task t ON t.id = e.task_id"
+        f" LEFT JOIN task c ON c.id = t.cached_from WHERE e.id > :event AND e.kind = 'status' AND e.new IN {_ENDED}"
+        " AND t.parent_id IS NOT NULL"
+        " AND (t.session = :session OR t.parent_id IN (SELECT value FROM json_each(:runs))) ORDER BY e.id",
+        {**scope.values, "event": after},
+    )
+
+
+def printing(store: Store, scope: Scope) -> list[sqlite3.Row]:
+    """Tasks of the scope that run now: id, uid, name, attempt and whether it is a controller."""
+    return store.database.rows(
+        "SELECT id, uid, name, attempt, controller, parent_id FROM task WHERE status = 'in_progress' AND worker_id IN"
+        " (SELECT id FROM worker WHERE ended_at IS NULL)"
+        " AND (session = :session OR id IN (SELECT value FROM json_each(:runs))) ORDER BY id",
+        scope.values,
+    )
+
+
+def waiting_queues(store: Store, scope: Scope) -> set[str]:
+    """Queues that hold tasks of the scope which any worker may take."""
+    rows = store.database.rows(
+        "SELECT DISTINCT queue FROM task WHERE status = 'queued' AND session = :session AND session <> '' AND private = 0",
+        scope.values,
+    )
+    return {row["queue"] for row in rows}
+
+
+def steps(store: Store, run_id: int) -> list[sqlite3.Row]:
+    """The steps of a run in the order they were submitted, without those that a resumed run replaced."""
+    return store.database.rows(
+        "SELECT t.*, c.uid AS cached_uid FROM task t LEFT JOIN task c ON c.id = t.cached_from"
+        " WHERE t.parent_id = ? AND t.superseded = 0 ORDER BY t.id",
+        (run_id,),
+    )
+
+
+def live_steps(store: Store, run_id: int) -> int:
+    """How many steps of a run are in progress."""
+    row = store.database.row("SELECT count(*) FROM task WHERE parent_id = ? AND status = 'in_progress'", (run_id,))
+    return int(row[0]) if row else 0
+
+
+def is_newest_run(store: Store, run_id: int) -> bool:
+    """True if no run of the store is newer: people may call it @last."""
+    row = store.database.row("SELECT max(id) FROM task WHERE run_name IS NOT NULL AND archived = 0")
+    return bool(row and row[0] == run_id)
