@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import os
-import shlex
 import sys
-import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import click
 
 from minipipe import __version__, errors
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(NamedTuple):  # dataclasses would be the most expensive import of `--version`
     """A command of the command line.
 
     Attributes:
@@ -133,7 +130,11 @@ class Root(click.Group):
         formatter.write_text("minipipe: pipelines without a server.")
         with formatter.section("Examples"):
             formatter.write_dl(
-                [("minipipe run flow.py", "run a script"), ("minipipe status", "what ran"), ("minipipe VERB -h", "more on a verb")]
+                [
+                    ("minipipe run flow.py", "run a script"),
+                    ("minipipe status", "what ran"),
+                    ("minipipe VERB -h", "more on a verb"),
+                ]
             )
         for group in _GROUPS:
             with formatter.section(group):
@@ -210,6 +211,8 @@ def _tell(error: BaseException, args: list[str]) -> int:
         return _report(args, "UsageError", 2, *_words_of(error, args))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
         return _report(args, "StoreError", 4, f"cannot use {error.filename or 'a file'}", error.strerror or str(error))
+    import traceback
+
     traceback.print_exception(error)
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return _report(args, type(error).__name__, 1, what, "", "minipipe doctor --bundle bug.zip", lead="this is a bug: ")
@@ -239,8 +242,11 @@ def _words_of(error: click.ClickException, args: list[str]) -> tuple[str, str, s
     if isinstance(error, click.NoSuchOption):
         near = ", ".join(error.possibilities or ())
         if verb == "run":
-            script = [arg for arg in args[1:] if not arg.startswith("-")][:1] or ["SCRIPT"]
-            rest = args[args.index(error.option_name) :] if error.option_name in args else [error.option_name]
+            import shlex
+
+            place = next((i for i, arg in enumerate(args) if arg.partition("=")[0] == error.option_name), len(args))
+            script = [arg for arg in args[:place] if arg.endswith(".py")][:1] or ["SCRIPT"]
+            rest = args[place:] or [error.option_name]
             cause = "the script's options stand after --"
             return f"run has no option {error.option_name!r}", cause, shlex.join(["minipipe", "run", *script, "--", *rest])
         return f"{verb} has no option {error.option_name!r}", "", f"did you mean {near}?" if near else help_line
@@ -251,7 +257,7 @@ def _wants_json(args: list[str]) -> bool:
     """Whether this command line asks for JSON; also where it is too wrong to be parsed."""
     own = args[: args.index("--")] if "--" in args else args
     words = " ".join(own).replace("--format=", "--format ").split(" ")
-    asked = any(pair in (("--format", "json"), ("--format", "jsonl")) for pair in zip(words, words[1:], strict=False))
+    asked = any(pair in (("--format", "json"), ("--format", "jsonl")) for pair in itertools.pairwise(words))
     return asked or "--json" in words
 
 

@@ -34,7 +34,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # C0, DEL, C1, bidirectional marks and overrides, line separators, the byte order mark, invisible tags, lone surrogates.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]")
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
 _UNSAFE_BUT_TABS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0a-\x1f"))
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -150,7 +152,7 @@ def is_terminal(stream: IO[str]) -> bool:
 def can_encode(text: str, stream: IO[str]) -> bool:
     """True if the stream's encoding has all characters of `text`."""
     try:
-        text.encode(stream.encoding or "ascii")
+        text.encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeError, LookupError):
         return False
     return True
@@ -344,15 +346,16 @@ def print_table(
 
 
 def _tabulate(cells: list[list[str]], headers: Sequence[str], form: str) -> list[str]:
-    from tabulate import tabulate  # only tables pay for it
+    import tabulate  # only tables pay for it
 
+    tabulate.MIN_PADDING = 0  # else a short column is two characters wider than its header
     if form == "plain" and "STATUS" in headers:
         column = list(headers).index("STATUS")
         cells = [[*row[:column], style(row[column], row[column]), *row[column + 1 :]] for row in cells]
     if not cells:
-        return ["  ".join(headers)] if form == "plain" else tabulate([], list(headers), form).splitlines()
+        return ["  ".join(headers)] if form == "plain" else tabulate.tabulate([], list(headers), form).splitlines()
     # disable_numparse: one id in 26 reads as a number, such as 1e500012.
-    text: str = tabulate(cells, list(headers), form, disable_numparse=True)
+    text: str = tabulate.tabulate(cells, list(headers), form, disable_numparse=True)
     return text.split("\n")
 
 

@@ -112,12 +112,18 @@ def is_user_frame(file: str) -> bool:
 
 
 def where(error: BaseException) -> str:
-    """``file:line, in name:  text`` of the innermost frame that is neither ours nor of an installed package; "" if there is none."""
+    """``file:line, in name:  text`` of the innermost frame of the project's own code; "" if there is none."""
     best = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if is_user_frame(frame.filename) and "site-packages" not in frame.filename and not frame.filename.startswith(_STANDARD):
             best = f"{shown_path(frame.filename)}:{frame.lineno}, in {frame.name}:  {frame.line or ''}".rstrip(": ")
     return best
+
+
+def last_line(error: BaseException) -> str:
+    """``ValueError: loss is nan``: type and message, on one line."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    return text.splitlines()[-1] if text else type(error).__name__
 
 
 def shown_path(file: str) -> str:

@@ -106,8 +106,10 @@ def main(spec: dict[str, Any], payloads: list[bytes], pipe: int) -> NoReturn:
     )
     result = _execute(store, spec, payloads)
     result.head.update(token=spec["token"], duration_s=time.monotonic() - started)
+    _wind_down(spec["grace_s"])
+    # Last of all, so that nothing of the step can go wrong after it: the worker need not wait for the process to be taken apart.
     _send(pipe, result)
-    _end(result.exit_code, spec["grace_s"])
+    os._exit(result.exit_code)
 
 
 def _become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
@@ -491,27 +493,25 @@ def _clip(text: str, limit: int) -> str:
 # -- ending -------------------------------------------------------------------------------------------------------------
 
 
+def _wind_down(grace_s: float) -> None:
+    """Run exit handlers and wait for threads, for at most the grace."""
+
+    def enough(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, enough)
+    signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):
+            stream.flush()
+
+
 def _send(pipe: int, result: _Result) -> None:
     view = memoryview(protocol.pack(result.head, result.payloads))
     while view:
         view = view[os.write(pipe, view) :]
-
-
-def _end(exit_code: int, grace_s: float) -> NoReturn:
-    """Run exit handlers and wait for threads, for at most the grace; the outcome is already on its way."""
-
-    def give_up() -> None:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-        os._exit(exit_code)
-
-    signal.signal(signal.SIGALRM, lambda *_: give_up())
-    signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(exit_code)
+    os.close(pipe)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minipipe.engine import child, protocol, tree
+from minipipe.engine import child, tree
 from minipipe.engine.protocol import Channel, Frame
 from minipipe.store import database
 
@@ -51,6 +51,7 @@ class Host:
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signal_pipe, warn_on_full_buffer=False)
+        self.family = tree.Family()
         self.dropped: set[int] = set()
         self.refused: set[str] = set()
         self.probing: dict[int, str] = {}
@@ -85,26 +86,25 @@ class Host:
 
     def _command(self, frame: Frame) -> None:
         head, payloads = frame
-        for name in head.get("imports", ()):
+        for name in head["imports"]:
             self._consider(name)
-        self._start(head, payloads)
+        self._start(head["token"], payloads[0])
 
     # -- attempts -----------------------------------------------------------------------------------------------------
 
-    def _start(self, spec: dict[str, Any], payloads: list[bytes]) -> None:
-        frame = protocol.pack(spec, payloads)
+    def _start(self, token: str, spec: bytes) -> None:
+        """Hand a spec, as it came, to the spare child."""
         while True:
             one, self.spare = self.spare or self._fork(), None
             try:
-                _write_all(one.spec, frame)
+                _write_all(one.spec, spec)
                 break
             except BrokenPipeError:  # somebody killed the spare; it never was an attempt
                 os.close(one.pipe)
             finally:
                 os.close(one.spec)
-        one.token = spec["token"]
+        one.token = token
         self.attempts[one.pid] = one
-        self.channel.send({"event": "started", "token": one.token, "pid": one.pid})
 
     def _fork(self) -> _Child:
         spec_reader, spec_writer = os.pipe()
@@ -141,6 +141,9 @@ class Host:
             if not data:
                 os.close(attempt.pipe)
                 attempt.pipe = -1
+                if attempt.outcome:  # passed on at once; the process's end follows
+                    self.channel.send({"event": "outcome", "token": attempt.token}, [bytes(attempt.outcome)])
+                return
             attempt.outcome += data
             if len(attempt.outcome) > child.OUTCOME_LIMIT_BYTES:
                 del attempt.outcome[child.OUTCOME_LIMIT_BYTES + 1 :]  # one byte too many says so; the rest is read and dropped
@@ -160,14 +163,13 @@ class Host:
                 self.dropped.discard(pid)
                 continue  # a dropped spare or an adopted orphan
             self._drain(attempt)
-            if attempt.pipe >= 0:
-                os.close(attempt.pipe)  # a grandchild still holds the other end
+            if attempt.pipe >= 0:  # a grandchild still holds the other end
+                os.close(attempt.pipe)
+                if attempt.outcome:
+                    self.channel.send({"event": "outcome", "token": attempt.token}, [bytes(attempt.outcome)])
             known = {*self.attempts, *self.probing, self.spare.pid if self.spare else 0, *self.dropped}
-            strangers = tree.own_children() - known
-            self.channel.send(
-                {"event": "ended", "token": attempt.token, "pid": pid, "status": status, "survivors": bool(strangers)},
-                [bytes(attempt.outcome)],
-            )
+            strangers = self.family.children() - known
+            self.channel.send({"event": "ended", "token": attempt.token, "status": status, "survivors": bool(strangers)})
 
     # -- warm imports -------------------------------------------------------------------------------------------------
 

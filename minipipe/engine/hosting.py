@@ -23,19 +23,30 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """The outcome message of a child, whole or not; its end follows.
+
+    Attributes:
+        token: its attempt.
+        message: what it sent.
+    """
+
+    token: str
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A child that is gone.
 
     Attributes:
         token: its attempt.
         status: wait status, None if the host died with it.
-        message: the outcome it sent, whole or not.
         survivors: processes of some attempt may still run.
     """
 
     token: str
     status: int | None
-    message: bytes
     survivors: bool
 
 
@@ -60,16 +71,17 @@ class HostProcess:
         theirs.close()
         self.channel = protocol.Channel(ours)
         self.ready = False
-        self.pids: dict[str, int] = {}
+        self._tokens: set[str] = set()
 
     def run(self, spec: dict[str, Any], payloads: list[bytes]) -> None:
-        """Hand over an attempt."""
-        self.pids[spec["token"]] = 0
-        self.channel.send(spec, payloads)
+        """Hand over an attempt. The host passes the spec on unread, but for what it has to import."""
+        self._tokens.add(spec["token"])
+        head = {"token": spec["token"], "imports": spec.pop("imports")}
+        self.channel.send(head, [protocol.pack(spec, payloads)])
 
-    def events(self) -> list[Ended]:
-        """Attempts that ended since the last call. Once the host is gone, all that were left are among them."""
-        ended = []
+    def events(self) -> list[Reported | Ended]:
+        """What children reported, and which ended, since the last call. Once the host is gone, all that were left are among them."""
+        events: list[Reported | Ended] = []
         try:
             frames = self.channel.receive()
         except protocol.BadFrame:
@@ -78,15 +90,15 @@ class HostProcess:
         for head, payloads in frames:
             if head["event"] == "ready":
                 self.ready = True
-            elif head["event"] == "started":
-                self.pids[head["token"]] = head["pid"]
+            elif head["event"] == "outcome":
+                events.append(Reported(head["token"], payloads[0]))
             else:
-                self.pids.pop(head["token"], None)
-                ended.append(Ended(head["token"], head["status"], payloads[0], head["survivors"]))
+                self._tokens.discard(head["token"])
+                events.append(Ended(head["token"], head["status"], head["survivors"]))
         if self.channel.closed:
-            ended += [Ended(token, None, b"", True) for token in self.pids]
-            self.pids.clear()
-        return ended
+            events += [Ended(token, None, True) for token in self._tokens]
+            self._tokens.clear()
+        return events
 
     @property
     def lost(self) -> bool:
@@ -120,28 +132,38 @@ class HostProcess:
 # -- outcomes -----------------------------------------------------------------------------------------------------------
 
 
-def outcome_of(store: Store, ended: Ended) -> Outcome:
+def outcome_of(store: Store, token: str, message: bytes) -> Outcome | None:
+    """What a child reported, None if it did not get to the end of its message. A malformed one is a failure of its own."""
+    try:
+        frame = _unpack(message)
+        return None if frame is None else _read(store, token, *frame)
+    except (errors.MinipipeError, OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        return Outcome(FAILED, "bad outcome", {"type": "BadOutcome", "message": f"{type(error).__name__}: {error}"[:500]})
+
+
+def verdict(ended: Ended, reported: Outcome | None, cut: bool) -> Outcome:
     """What an ending means.
 
-    Success needs both a whole outcome message and a clean exit. The step's own failures are an error in the message, an exit
-    without a message, and the signals that a program brings upon itself; any other signal, a lost host or half a message is a
-    crash: something from outside.
+    Args:
+        ended: how the process ended.
+        reported: its outcome, if it sent a whole one. A child sends it as the last thing before it exits, so it counts whatever
+            the exit status is.
+        cut: it began to send one.
+
+    The step's own failures are an error in the outcome, an exit without one, and the signals that a program brings upon itself;
+    any other signal, a lost host or half a message is a crash: something from outside.
     """
+    if reported is not None:
+        return reported
     if ended.status is None:
         return Outcome(CRASHED, "the step host died")
     code = os.waitstatus_to_exitcode(ended.status)
     if code < 0:
         return _killed(-code)
-    try:
-        frame = _unpack(ended)
-        if frame is None:
-            if ended.message:
-                return Outcome(CRASHED, "died while it reported its result")
-            reason = "exited without a result" if code == 0 else f"exited with code {code}, without a result"
-            return Outcome(FAILED, reason, {"type": "Exit", "message": reason})
-        return _read(store, ended.token, *frame)
-    except (errors.MinipipeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        return Outcome(FAILED, "bad outcome", {"type": "BadOutcome", "message": f"{type(error).__name__}: {error}"[:500]})
+    if cut:
+        return Outcome(CRASHED, "died while it reported its result")
+    reason = "exited without a result" if code == 0 else f"exited with code {code}, without a result"
+    return Outcome(FAILED, reason, {"type": "Exit", "message": reason})
 
 
 def _killed(number: int) -> Outcome:
@@ -155,9 +177,9 @@ def _killed(number: int) -> Outcome:
     return Outcome(CRASHED, f"killed by {name}", {"type": name, "message": f"killed by {name} from outside{memory}"})
 
 
-def _unpack(ended: Ended) -> protocol.Frame | None:
+def _unpack(message: bytes) -> protocol.Frame | None:
     unpacker = protocol.Unpacker()
-    unpacker.feed(ended.message)
+    unpacker.feed(message)
     frame = unpacker.next()
     if frame is not None and not unpacker.empty:
         raise protocol.BadFrame("bytes after the outcome")

@@ -22,7 +22,7 @@ from typing import Any
 from minipipe import errors, settings
 from minipipe.engine import hosting, tree
 from minipipe.store import attempts, inputs, locks, workers
-from minipipe.store.attempts import CRASHED, FAILED, RETURNED, Claim, Claimant, Outcome
+from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Claimant, Outcome
 from minipipe.store.home import Store
 
 IDLE_LOOK_S = 0.02
@@ -62,7 +62,10 @@ class _Attempt:
     started: float
     why: str = ""  # "abort", "limit" or "leave" once we decided to end it
     kill_at: float = 0.0
+    message: bytes = b""  # what its child reported
+    reported: Outcome | None = None
     ended: hosting.Ended | None = None  # its child is gone, but processes of it may be left
+    finished: bool = False  # its outcome is on its way to the store; only its processes are still to go
 
 
 class Worker:
@@ -165,21 +168,32 @@ class Worker:
     def _hear(self) -> None:
         if self.host is None:
             return
-        for ended in self.host.events():
-            attempt = self.running.get(ended.token)
+        for event in self.host.events():
+            attempt = self.running.get(event.token)
             if attempt is None:
                 continue
-            if ended.survivors or attempt.why:
-                attempt.ended = ended  # `_advance` ends what is left of it, then finishes it
+            if isinstance(event, hosting.Reported):
+                self._reported(attempt, event)
+            elif event.survivors or attempt.why:
+                attempt.ended = event  # `_advance` ends what is left of it, then finishes it
             else:
-                self._finish(attempt, ended)
+                self._finish(attempt, event)
         if self.host.lost:
             self._replace_host()
 
+    def _reported(self, attempt: _Attempt, event: hosting.Reported) -> None:
+        attempt.message = event.message
+        attempt.reported = hosting.outcome_of(self.store, event.token, event.message)
+        if attempt.reported is not None and attempt.reported.ending == DONE and not attempt.why:
+            # Success needs nothing more, and nothing of this task will run again: commit while the process is taken apart.
+            # A failed attempt waits for its last process: another attempt may follow, and two must not overlap.
+            attempt.finished = True
+            self.unsaved.append((attempt.claim, attempt.reported))
+
     def _finish(self, attempt: _Attempt, ended: hosting.Ended) -> None:
         del self.running[attempt.claim.lease.token]
-        outcome = self._judge(attempt, ended)
-        self.unsaved.append((attempt.claim, outcome))
+        if not attempt.finished:
+            self.unsaved.append((attempt.claim, self._judge(attempt, ended)))
 
     def _judge(self, attempt: _Attempt, ended: hosting.Ended) -> Outcome:
         spent = time.monotonic() - attempt.started
@@ -188,7 +202,7 @@ class Worker:
             return Outcome(FAILED, f"time limit of {limit:g} s", {"type": "TimeLimit", "message": f"ran over {limit:g} s"}, (), spent)
         if attempt.why == "leave":
             return Outcome(RETURNED, f"worker {self.registration.name} left")
-        outcome = hosting.outcome_of(self.store, ended)
+        outcome = hosting.verdict(ended, attempt.reported, bool(attempt.message))
         return outcome if outcome.duration_s else Outcome(outcome.ending, outcome.reason, outcome.error, outcome.outputs, spent)
 
     def _advance(self) -> None:
@@ -196,13 +210,14 @@ class Worker:
         now = time.monotonic()
         for attempt in list(self.running.values()):
             limit = attempt.claim.time_limit_s
-            if limit is not None and not attempt.why and now - attempt.started >= limit and attempt.ended is None:
+            overdue = limit is not None and now - attempt.started >= limit
+            if overdue and not attempt.why and not attempt.finished and attempt.ended is None:
                 self._end(attempt, "limit")
             if attempt.ended is None and not attempt.kill_at:
                 continue
             token = attempt.claim.lease.token
-            left = tree.members([token], self._leaders(attempt))
-            if not left and attempt.ended is not None and not tree.members([token], self._leaders(attempt)):
+            left = tree.members([token])
+            if not left and attempt.ended is not None and not tree.members([token]):
                 self._finish(attempt, attempt.ended)
             elif left and not attempt.kill_at:
                 attempt.kill_at = now + self.settings.grace_s
@@ -210,16 +225,12 @@ class Worker:
             elif left and now >= attempt.kill_at:
                 tree.send(left, signal.SIGKILL)
 
-    def _leaders(self, attempt: _Attempt) -> tuple[int, ...]:
-        pid = self.host.pids.get(attempt.claim.lease.token, 0) if self.host is not None else 0
-        return (pid,) if pid else ()
-
     def _end(self, attempt: _Attempt, why: str, at_once: bool = False) -> None:
-        if attempt.why and not at_once:
+        if attempt.finished or (attempt.why and not at_once):
             return
         attempt.why = attempt.why or why
         attempt.kill_at = time.monotonic() + (0 if at_once else self.settings.grace_s)
-        left = tree.members([attempt.claim.lease.token], self._leaders(attempt))
+        left = tree.members([attempt.claim.lease.token])
         tree.send(left, signal.SIGKILL if at_once else signal.SIGTERM)
 
     def _save(self) -> None:
@@ -255,7 +266,7 @@ class Worker:
         return Claimant(self.registration.id, self.options.queues, self.options.session, self.left_alone)
 
     def _free_slots(self) -> int:
-        return self.options.slots - sum(not attempt.claim.controller for attempt in self.running.values())
+        return self.options.slots - sum(not one.claim.controller and not one.finished for one in self.running.values())
 
     def _wants_more(self) -> bool:
         return self.leave_at is None and not (self.options.once and self.taken) and self._free_slots() > 0
@@ -310,11 +321,11 @@ class Worker:
             self.host_failures = 0
             tree.kill_all(list(self.running))
             for attempt in list(self.running.values()):
-                self._finish(attempt, hosting.Ended(attempt.claim.lease.token, None, b"", False))
+                self._finish(attempt, hosting.Ended(attempt.claim.lease.token, None, False))
             return
         self.host_failures += 1
         # Nothing of these attempts ever ran: they go back uncounted.
-        for attempt in list(self.running.values()):
+        for attempt in [one for one in self.running.values() if not one.finished]:
             del self.running[attempt.claim.lease.token]
             self.unsaved.append((attempt.claim, Outcome(RETURNED, "the step host did not start")))
         self._save()
@@ -372,7 +383,7 @@ class Worker:
         if self.host is not None:
             self.host.close()
         with contextlib.suppress(errors.MinipipeError, OSError):
-            for attempt in self.running.values():
+            for attempt in [one for one in self.running.values() if not one.finished]:
                 outcome = Outcome(CRASHED, "the worker stopped on an error")
                 attempts.finish(self.store, attempt.claim.lease, outcome, self.settings.max_crashes)
             workers.leave(self.store, self.registration)

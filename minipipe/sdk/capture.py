@@ -6,10 +6,12 @@ notebook, a closure or a lambda travels by value with everything it names, as it
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +58,23 @@ def capture(
         CannotTravel: a name that it uses holds something that lives in one process; names step, variable and type.
     """
     key = codekey.code_key(function, helpers=helpers)
+    memo = (key.digest, os.getcwd(), tuple(sys.argv[:1]), local_imports)
+    known = _memo.get(function)
+    # An equal key means equal code and constants, so equal bytes; what has no stable digest is pickled anew at each call.
+    if known is not None and known[0] == memo and not key.unstable:
+        return known[1]
+    captured = _capture(function, step, helpers, local_imports, key)
+    with contextlib.suppress(TypeError):  # not every callable can be referred to weakly
+        _memo[function] = (memo, captured)
+    return captured
+
+
+_memo: weakref.WeakKeyDictionary[Callable[..., Any], tuple[tuple[Any, ...], Captured]] = weakref.WeakKeyDictionary()
+
+
+def _capture(
+    function: Callable[..., Any], step: str, helpers: Sequence[Callable[..., Any]], local_imports: bool, key: codekey.CodeKey
+) -> Captured:
     roots = [str(import_root())] if local_imports else []
     entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": list(key.imports)}
     pickled = None

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
@@ -135,11 +136,8 @@ def _adopt(
 def _begin_here(
     store: Store, definition: Definition, given: dict[str, Any], options: RunOptions, signature: inspect.Signature
 ) -> tuple[Run, dict[str, Any]]:
-    resumed = os.environ.pop(session.RESUME_VARIABLE, "")
-    if resumed:
-        row = store.database.row("SELECT id, uid, name FROM task WHERE uid = ?", (resumed,))
-        if row is None:
-            raise errors.NotFound(f"no run {resumed!r} to resume")
+    row = _resumed(store, definition)
+    if row is not None:
         made_id, uid = row["id"], row["uid"]
         given = _stored_arguments(store, made_id, definition, given, signature)
     else:
@@ -155,8 +153,20 @@ def _begin_here(
     context.set_running(
         context.Running(store.path, lease, uid, uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local)
     )
-    _announce(store, made_id, again=bool(resumed))
-    return Run(store, made_id, uid, lease, options, again=bool(resumed)), given
+    _announce(store, made_id)
+    return Run(store, made_id, uid, lease, options, again=row is not None), given
+
+
+def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
+    """The run that ``minipipe resume`` wants to go on with, if it is one of this pipeline; a script may start others before."""
+    uid = os.environ.get(session.RESUME_VARIABLE, "")
+    row = store.database.row(
+        "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ? AND p.name = ?",
+        (uid, definition.hidden_project),
+    )
+    if row is not None:
+        del os.environ[session.RESUME_VARIABLE]
+    return row
 
 
 def _create(
@@ -338,7 +348,7 @@ def call_here(spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 # -- saying so ----------------------------------------------------------------------------------------------------------
 
 
-def _announce(store: Store, task_id: int, again: bool = False) -> None:
+def _announce(store: Store, task_id: int) -> None:
     """The run line on stderr, where ClearML prints id and links."""
     row = store.database.row(
         "SELECT t.uid, t.run_name, t.name, t.version, p.name AS project FROM task t JOIN project p ON p.id = t.project_id"
@@ -349,5 +359,4 @@ def _announce(store: Store, task_id: int, again: bool = False) -> None:
         return
     project = row["project"].partition("/.pipelines/")[0]
     shown = " ".join(f"{cell['name']}={cell['text'][:40]}" for cell in records.parameters(store, task_id)[:8])
-    word = "resumed" if again else "run"
-    print(f"{word} {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr)
+    print(f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from minipipe import errors
 from minipipe.engine import start
+from minipipe.ids import fresh_id
 from minipipe.store.home import Store
 
 _TRIES = 3
@@ -35,7 +35,7 @@ def session() -> str:
     global _session
     with _lock:
         if not _session:
-            _session = secrets.token_hex(16)
+            _session = fresh_id()
         return _session
 
 

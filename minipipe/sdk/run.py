@@ -161,7 +161,7 @@ class Run:
             code = capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
             controls = frozenset(getattr(self._local, "controls", ()))
             new = self._new_task(spec, name, given, code, controls)
-            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new)
+            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new, durable=spec.draft)
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
             self.steps[name] = self.by_id[submitted.id] = step
         if spec.has_callbacks:
@@ -266,6 +266,7 @@ class Run:
         used = {one for one in getattr(self._local, "controls", set()) if one not in step.controls}
         self._local.controls = used | {step.id}
         if status in states.GOOD:
+            self.store.database.sync()  # whoever sees a value may rely on the step that made it
             return records.value_of(self.store, step.id, output, session.scratch())
         if status == states.SKIPPED or step.spec.tolerated:
             return None
@@ -358,6 +359,8 @@ class Run:
             if error is not None:
                 self.stop_steps("the run was stopped" if stopped else "the run failed")
             self.wait(self.settings.grace_s + 5.0 if error is not None else None)
+            if self.again and error is None:
+                tasks.supersede_unreached(self.store, self.id)
         except KeyboardInterrupt as interrupt:
             error, stopped = error or interrupt, True
             self.stop_steps("the run was stopped")

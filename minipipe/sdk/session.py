@@ -51,6 +51,13 @@ def _leave(store: Store, found: workers.Registration, pid: int) -> None:
             workers.leave(store, found)
 
 
+def abandon() -> None:
+    """Give up what this process owns as if it had died, so that somebody else can settle it. Only before a hard exit."""
+    for pid, found in _registrations.values():
+        if pid == os.getpid():
+            found.lock.release()
+
+
 def scratch() -> Path:
     """A folder for copies of files that were results; removed at the end of this process."""
     current = context.running()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 import sqlite3
 import time
 from collections.abc import Collection
@@ -18,6 +17,7 @@ from typing import Any
 
 from minipipe import states
 from minipipe.context import Lease
+from minipipe.ids import fresh_id
 from minipipe.store import cache, codec, promote, tasks
 from minipipe.store.home import Store
 
@@ -122,7 +122,7 @@ def claim(
     """
     values = {
         "worker": who.worker_id,
-        "token": secrets.token_hex(16),
+        "token": fresh_id(),
         "now": time.time(),
         "controller": int(controller),
         "session": who.session,
@@ -186,11 +186,12 @@ def anything_for(store: Store, who: Claimant, step: bool, due: bool = True) -> b
 
 def start_here(store: Store, task_id: int, worker_id: int) -> Lease:
     """Begin a run in this very process (local and mixed mode). Transaction effect: one durable commit."""
-    now, token = time.time(), secrets.token_hex(16)
+    now, token = time.time(), fresh_id()
     with store.database.write() as connection:
         row = connection.execute(
             "UPDATE task SET status = 'in_progress', worker_id = ?, token = ?, attempt = attempt + 1, started_at = ?,"
-            " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0 WHERE id = ? RETURNING uid, attempt",
+            " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0, retries = 0, crashes = 0, returns = 0"
+            " WHERE id = ? RETURNING uid, attempt",
             (worker_id, token, now, now, task_id),
         ).fetchall()[0]
     return Lease(task_id, row["uid"], row["attempt"], token)

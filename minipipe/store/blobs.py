@@ -8,10 +8,10 @@ litter that `gc` removes under the same lock. (Renaming first and linking later 
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ from pathlib import Path
 import blake3
 
 from minipipe import errors
+from minipipe.ids import fresh_id
 from minipipe.store.database import mapped, os_error
 from minipipe.store.home import Store
 
@@ -55,7 +56,7 @@ class Writer:
     """
 
     def __init__(self, store: Store, name: str | None = None) -> None:
-        self._path = store.folder("tmp") / (name or f"{secrets.token_hex(16)}.0")
+        self._path = store.folder("tmp") / (name or f"{fresh_id()}.0")
         self._hash = blake3.blake3()
         self._pending: list[bytes] = []
         self._descriptor = -1
@@ -175,16 +176,26 @@ def publish(store: Store, connection: sqlite3.Connection, staged: Staged) -> Non
             try:
                 os.replace(staged.path, target)
             except FileNotFoundError:
-                os.mkdir(target.parent, 0o700)
-                os.replace(staged.path, target)
-                _sync_folder(target.parent.parent)
+                if not staged.path.exists():
+                    _expect(target, staged)
+                else:
+                    os.mkdir(target.parent, 0o700)
+                    os.replace(staged.path, target)
+                    _sync_folder(target.parent.parent)
             _sync_folder(target.parent)
             mtime_ns = os.stat(target).st_mtime_ns
     connection.execute(
         "INSERT INTO blob (digest, size, bytes, mtime_ns) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (digest) DO UPDATE SET mtime_ns = excluded.mtime_ns WHERE mtime_ns IS NOT excluded.mtime_ns",
+        " ON CONFLICT (digest) DO UPDATE SET size = excluded.size, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns"
+        " WHERE mtime_ns IS NOT excluded.mtime_ns OR bytes IS NOT excluded.bytes",
         (staged.digest, staged.size, staged.inline, mtime_ns),
     )
+
+
+def _expect(target: Path, staged: Staged) -> None:
+    """An earlier try of the same transaction renamed the bytes and was rolled back: they have to be at their place."""
+    if not target.exists() or target.stat().st_size != staged.size:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(staged.path))
 
 
 def _sync_folder(path: Path) -> None:

@@ -64,6 +64,8 @@ def serve(connection: sqlite3.Connection, task_id: int, source_id: int, key: str
 
 
 def _copy_monitored(connection: sqlite3.Connection, task_id: int, source_id: int) -> None:
+    if not connection.execute("SELECT 1 FROM monitor WHERE task_id = ?", (task_id,)).fetchall():
+        return
     connection.execute(
         "INSERT INTO metric (task_id, attempt, title, series, iteration, value, at)"
         " SELECT t.parent_id, 0, m.to_title, m.to_series, p.iteration, p.value, p.at"
@@ -78,11 +80,15 @@ def _copy_monitored(connection: sqlite3.Connection, task_id: int, source_id: int
 def copy_monitored_artifacts(connection: sqlite3.Connection, task_id: int) -> None:
     """Link the artifacts that a step's monitors name to its run, under their target names."""
     connection.execute(
-        "INSERT OR REPLACE INTO artifact (task_id, role, name, digest, codec, type, key, preview, size, metadata, created_at)"
+        # Not INSERT OR REPLACE: its deletes fire no triggers, so the old blob would keep a reference for ever.
+        "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, preview, size, metadata, created_at)"
         " SELECT t.parent_id, 'output', m.to_title, a.digest, a.codec, a.type, a.key, a.preview, a.size, a.metadata,"
         " a.created_at FROM monitor m JOIN task t ON t.id = m.task_id"
         " JOIN artifact a ON a.task_id = t.id AND a.role = 'output' AND a.name = m.title"
-        " WHERE m.task_id = ? AND m.kind = 'artifact' AND t.parent_id IS NOT NULL",
+        " WHERE m.task_id = ? AND m.kind = 'artifact' AND t.parent_id IS NOT NULL"
+        " ON CONFLICT (task_id, role, name) DO UPDATE SET digest = excluded.digest, codec = excluded.codec, type = excluded.type,"
+        " key = excluded.key, preview = excluded.preview, size = excluded.size, metadata = excluded.metadata,"
+        " created_at = excluded.created_at",
         (task_id,),
     )
 

@@ -35,6 +35,7 @@ from minipipe.store import blobs
 from minipipe.store.home import Store
 
 PREVIEW_CHARACTERS = 200
+_HEADER_BYTES = 10_000  # NumPy refuses to read a longer one
 _JSON_NODES = 100_000  # larger containers pickle faster than they print
 
 PersistentId = Callable[[object], object]
@@ -125,8 +126,7 @@ def _write(value: object, writer: blobs.Writer) -> tuple[str, str, dict[str, str
             return "json", "string" if kind is str else kind.__name__ if value is not None else "None", {}
         except ValueError:  # integers beyond the interpreter's limit for decimal text
             pass
-    if _is_array(value):
-        _write_array(value, writer)
+    if _is_array(value) and _write_array(value, writer):
         return "npy", "numpy", {}
     if isinstance(value, Path) and value.exists():
         return _write_path(value, writer)
@@ -162,29 +162,48 @@ def _is_array(value: object) -> bool:
     return numpy is not None and type(value) in (numpy.ndarray, numpy.memmap) and not value.dtype.hasobject  # type: ignore[attr-defined]
 
 
-def _write_array(value: Any, writer: blobs.Writer) -> None:
+def _write_array(value: Any, writer: blobs.Writer) -> bool:
+    """Write an array as .npy; False, and nothing written, if its field names are beyond what NumPy's header holds."""
     numpy = sys.modules["numpy"]
     array = numpy.asarray(value)
     if not array.flags.c_contiguous and not array.flags.f_contiguous:
         array = numpy.ascontiguousarray(array)
     head = io.BytesIO()
-    numpy.lib.format.write_array_header_2_0(head, numpy.lib.format.header_data_from_array_1_0(array))
+    try:
+        numpy.lib.format.write_array_header_2_0(head, numpy.lib.format.header_data_from_array_1_0(array))
+    except UnicodeEncodeError:
+        return False
+    if head.tell() > _HEADER_BYTES:
+        return False
     writer.write(head.getvalue())
     if array.nbytes:
         flat = array.ravel(order="K") if array.ndim else array.reshape(1)
         writer.write(memoryview(flat.view(numpy.uint8)).cast("B"))
+    return True
 
 
 def _write_path(value: Path, writer: blobs.Writer) -> tuple[str, str, dict[str, str]]:
     if value.is_dir():
         with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for path in sorted(value.rglob("*")):
+                _refuse_link_outward(path, value)
+                archive.inodes.clear()  # type: ignore[attr-defined]  # each hard link as a file of its own
                 archive.add(path, str(path.relative_to(value)), recursive=False, filter=_anonymous)
         return "folder", "archive", {"name": value.resolve().name}
     with open(value, "rb") as source:
         while chunk := source.read(4 << 20):
             writer.write(chunk)
     return "file", "custom", {"name": value.name}
+
+
+def _refuse_link_outward(path: Path, folder: Path) -> None:
+    """Reading back refuses such links (PEP 706's "data" filter), so they are refused while somebody can still change it."""
+    if path.is_symlink() and (os.path.isabs(os.readlink(path)) or not path.resolve().is_relative_to(folder.resolve())):
+        raise errors.CannotTravel(
+            f"the folder {folder} cannot be stored: {path.relative_to(folder)} is a link that leads out of it",
+            f"it points to {os.readlink(path)}",
+            "copy what it points to into the folder, or make it a relative link inside",
+        )
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -342,7 +361,8 @@ def preview(value: object) -> str:
         text = _describe(value)
     except Exception as error:
         text = f"<{type(value).__name__}: its repr raised {type(error).__name__}>"
-    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+    text = text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+    return text.encode(errors="replace").decode()  # a lone surrogate cannot be stored as text
 
 
 def _describe(value: Any) -> str:

@@ -31,6 +31,7 @@ from minipipe import errors
 
 BUSY_DEADLINE_S = 30.0
 WAL_LIMIT_BYTES = 4 << 20
+ILLEGAL_MOVE = "illegal move"  # what the schema's trigger says
 _PRAGMAS = (
     "foreign_keys=ON",
     "trusted_schema=OFF",
@@ -66,7 +67,9 @@ class Database:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._depth = 0
+        self._reading = False
         self._synchronous = "FULL"
+        self._unsynced = False
         self._identity: tuple[int, int] | None = None
         _instances.add(self)
 
@@ -164,9 +167,11 @@ class Database:
                 connection.execute("BEGIN")
                 try:
                     self._depth += 1
+                    self._reading = True
                     yield
                 finally:
                     self._depth -= 1
+                    self._reading = False
                     connection.execute("COMMIT")
 
     def data_version(self) -> int:
@@ -191,6 +196,8 @@ class Database:
         """
         with self._lock:
             connection = self.connection()
+            if self._reading:
+                raise RuntimeError("a write inside a snapshot would turn its read transaction into a writing one")
             if self._depth:
                 yield connection
                 return
@@ -205,11 +212,22 @@ class Database:
                 try:
                     yield connection
                     connection.execute("COMMIT")
+                    self._unsynced = wanted == "NORMAL" and self.durable
                 except BaseException:
                     self._rollback()
                     raise
                 finally:
                     self._depth -= 1
+
+    def sync(self) -> None:
+        """Make this process's earlier commits durable, if the last one was not: called before somebody is told of them."""
+        if self._unsynced:
+            with self.write() as connection:  # a durable commit makes all before it durable too
+                # The value has to differ: an update that changes no byte writes no page, and SQLite then syncs nothing.
+                connection.execute(
+                    "INSERT INTO meta VALUES ('synced_at', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    (repr(time.time()),),
+                )
 
     def _rollback(self) -> None:
         connection = self._connection
@@ -289,6 +307,8 @@ def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | Non
         return errors.StoreUnwritable(f"cannot open {path} for writing", what, "check owner and mode", path=str(path))
     if code == sqlite3.SQLITE_BUSY:
         return errors.StoreBusy(f"the store {path.parent} is locked", what, "try again")
+    if str(error) == ILLEGAL_MOVE:
+        return errors.IllegalMove("a task cannot change to that status", "the life cycle does not know this move")
     return None
 
 

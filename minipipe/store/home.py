@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import secrets
 import sqlite3
 import stat
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, settings
+from minipipe.ids import fresh_id
 from minipipe.store import schema
 from minipipe.store.database import Database, mapped
 
@@ -110,14 +110,19 @@ def _create(home: Path) -> None:
     # Built under another name and linked into place: at no moment is there an empty or half-made database at the final path,
     # and of several first processes exactly one wins.
     with mapped(home / DATABASE):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise errors.StoreForeign(
+                f"{home} is not a folder", "a file lies where the store would be", "set MINIPIPE_HOME to a folder", path=str(home)
+            ) from None
         for name in _FOLDERS:
             (home / name).mkdir(mode=0o700, exist_ok=True)
-        draft = home / f"{DATABASE}.{secrets.token_hex(8)}.new"
+        draft = home / f"{DATABASE}.{fresh_id()[: 2 * 8]}.new"
         try:
             connection = sqlite3.connect(draft, isolation_level=None)
             os.chmod(draft, 0o600)
-            connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            connection.execute("PRAGMA page_size=2048"); connection.execute("PRAGMA page_size=1024"); connection.execute("PRAGMA page_size=4096"); connection.execute("PRAGMA page_size=2048"); connection.execute("PRAGMA journal_mode=WAL").fetchall()
             connection.execute("BEGIN IMMEDIATE")
             schema.migrate(connection)
             connection.execute("COMMIT")
@@ -129,6 +134,7 @@ def _create(home: Path) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
         (home / ".gitignore").write_text("*\n")
+        os.chmod(home / ".gitignore", 0o600)
         _make_ballast(home)
         _sync_folder(home)
     shown = os.path.relpath(home) if home.is_relative_to(Path.cwd()) else str(home)
@@ -210,9 +216,11 @@ def _check_trust(home: Path) -> None:
 
 def _check_version(store: Store) -> None:
     path = store.path / DATABASE
-    application, version = _peek(path)
-    _refuse(path, application, version)
-    if version < schema.VERSION:
+    _refuse(path, *_peek(path))
+    # The look went past the log, where the newest version may stand; the connection sees it.
+    version = schema.version_of(store.database.connection())
+    _refuse(path, *version)
+    if version[1] < schema.VERSION:
         _upgrade(store)
 
 
@@ -243,16 +251,23 @@ def _peek(path: Path) -> tuple[int, int]:
             path=str(path),
         )
     with mapped(path), contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-        return schema.version_of(connection)
+        try:
+            return schema.version_of(connection)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
+                raise
+    # Without a lock the look may fall into somebody's checkpoint, when the first page counts pages that are still to come.
+    # A connection with locks decides; it changes nothing of a file that is damaged.
+    return schema.APPLICATION_ID, schema.VERSION
 
 
 def _upgrade(store: Store) -> None:
     database = store.database
-    with database._lock:
+    with database._lock, mapped(database.path):
         application, version = schema.version_of(database.connection())
         _refuse(database.path, application, version)
         if version < schema.VERSION:
-            backup = f"{database.path}.schema{version}.{secrets.token_hex(4)}"
+            backup = f"{database.path}.schema{version}.{fresh_id()[: 2 * 4]}"
             database.connection().execute("VACUUM INTO ?", (backup,))
             os.chmod(backup, 0o600)
     with database.write() as connection:

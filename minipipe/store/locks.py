@@ -47,7 +47,8 @@ def hold(path: Path, wait: bool = True) -> Held | None:
         wait: wait for the present holder; with False return None if somebody holds it.
     """
     filelock = importlib.import_module("filelock")
-    lock = filelock.FileLock(str(path), mode=0o600)
+    # Not per thread: whoever ends a registration may be another thread than the one that made it.
+    lock = filelock.FileLock(str(path), mode=0o600, thread_local=False)
     try:
         lock.acquire(blocking=wait, poll_interval=0.005)
     except filelock.Timeout:

@@ -1,7 +1,7 @@
 """What people type, turned into rows: ids and their prefixes, run names, ``@last``, ``RUN/STEP``, ``RUN/STEP/ARTIFACT``.
 
-A task has a 32-hex id, accepted as any unique prefix from 4 characters. A run also has a name of two words; the hyphen keeps names
-and ids apart. Where a prefix fits one run and some steps, the run is meant.
+A task has a 32-hex id, accepted as any unique prefix from 4 characters. A run also has a name of two words; the hyphen keeps
+names and ids apart. Where a prefix fits one run and some steps, the run is meant.
 """
 
 from __future__ import annotations
@@ -152,8 +152,10 @@ def pipeline_of(name: str, project: str) -> tuple[str, str]:
 def _recent(store: Store, text: str, pipeline: str | None) -> sqlite3.Row:
     match, failed = _RECENT.match(text), text == "@last-failed"
     if match is None and not failed:
-        raise errors.NotFound(f"no run matches {text!r}", "known are @last, @-2 (the one before) and @last-failed", "minipipe status")
-    sql, values = _RUNS, []
+        known = "known are @last, @-2 (the one before) and @last-failed"
+        raise errors.NotFound(f"no run matches {text!r}", known, "minipipe status")
+    sql = _RUNS
+    values: list[object] = []
     if pipeline is not None:
         projects = pipeline_projects(store, pipeline)
         sql += f" AND (t.project_id IN ({','.join('?' * len(projects))}) OR t.name = ?)"

@@ -143,11 +143,14 @@ def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: fl
         f" WHERE {mine} AND status = 'pending'",
         arguments,
     )
-    connection.execute(
+    stopped = connection.execute(
         "UPDATE task SET status = 'stopped', reason = :reason, ended_at = :now, updated_at = :now"
-        f" WHERE {mine} AND status = 'queued'",
+        f" WHERE {mine} AND status = 'queued' RETURNING id, gate",
         arguments,
-    )
+    ).fetchall()
+    for row in stopped if private else ():  # else no step of the run is pending any more
+        if not row["gate"]:
+            skip_below(connection, row["id"], reason, now)
     connection.execute(
         f"UPDATE task SET abort_requested = 1, reason = :reason WHERE {mine} AND status = 'in_progress'", arguments
     )

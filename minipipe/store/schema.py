@@ -10,12 +10,12 @@ takes a tenth of a second to import, so this module imports it only where a stor
 from __future__ import annotations
 
 import importlib
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable
 
 from minipipe import states
+from minipipe.ids import fresh_id
 
 APPLICATION_ID = 0x6D70_6970  # "mpip": how `file`, SQLite and we tell our database from others
 VERSION = 1
@@ -193,10 +193,11 @@ BEGIN
     INSERT INTO event (task_id, at, kind, old, new, attempt, worker_id, detail)
     VALUES (NEW.id, NEW.updated_at, 'status', OLD.status, NEW.status, NEW.attempt,
             coalesce(NEW.worker_id, OLD.worker_id), NEW.reason);
-    UPDATE tally SET n = n - 1 WHERE scope = coalesce(OLD.parent_id, 0) AND status = OLD.status;
-    INSERT INTO tally VALUES (coalesce(NEW.parent_id, 0), NEW.status, 1) ON CONFLICT DO UPDATE SET n = n + 1;
+    UPDATE tally SET n = n - 1 WHERE scope = coalesce(OLD.parent_id, 0) AND status = OLD.status AND NEW.superseded = 0;
+    INSERT INTO tally SELECT coalesce(NEW.parent_id, 0), NEW.status, 1 WHERE NEW.superseded = 0
+        ON CONFLICT DO UPDATE SET n = n + 1;
 END""",
-    # A superseded step stays in the history but is no step of its run any more.
+    # A superseded step stays in the history but is no step of its run any more, whatever becomes of it.
     """
 CREATE TRIGGER task_superseded AFTER UPDATE OF superseded ON task WHEN OLD.superseded = 0 AND NEW.superseded = 1
 BEGIN
@@ -236,10 +237,10 @@ def _first(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO transition VALUES (?, ?, ?)", moves)
     now = time.time()
     connection.executemany(
-        "INSERT INTO queue VALUES (?, ?, 0, ?)", [(name, secrets.token_hex(16), now) for name in ("default", "services")]
+        "INSERT INTO queue VALUES (?, ?, 0, ?)", [(name, fresh_id(), now) for name in ("default", "services")]
     )
     connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)", [("store_id", secrets.token_hex(16)), ("created_at", str(now))]
+        "INSERT INTO meta VALUES (?, ?)", [("store_id", fresh_id()), ("created_at", str(now))]
     )
 
 

@@ -80,13 +80,25 @@ def endings(store: Store, scope: Scope, after: int) -> list[sqlite3.Row]:
     )
 
 
-def printing(store: Store, scope: Scope) -> list[sqlite3.Row]:
-    """Tasks of the scope that run now: id, uid, name, attempt and whether it is a controller."""
+def running_steps(store: Store, scope: Scope) -> list[sqlite3.Row]:
+    """Steps of the scope that run now."""
+    # By worker, because that is the index of running tasks: finished ones cost nothing.
     return store.database.rows(
-        "SELECT id, uid, name, attempt, controller, parent_id FROM task WHERE status = 'in_progress' AND worker_id IN"
-        " (SELECT id FROM worker WHERE ended_at IS NULL)"
-        " AND (session = :session OR id IN (SELECT value FROM json_each(:runs))) ORDER BY id",
+        "SELECT * FROM task WHERE status = 'in_progress' AND worker_id IN (SELECT id FROM worker WHERE ended_at IS NULL)"
+        " AND parent_id IS NOT NULL"
+        " AND (session = :session OR parent_id IN (SELECT value FROM json_each(:runs))) ORDER BY id",
         scope.values,
+    )
+
+
+def single_values(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """Names and last values of what a task reported without an iteration (ClearML's `report_single_value`)."""
+    return store.database.rows(
+        "SELECT m.series AS name, m.value FROM task t JOIN metric m ON m.task_id = t.id AND m.attempt = t.attempt"
+        " WHERE t.id = ? AND m.title = 'Summary' AND m.iteration IS NULL"
+        " AND m.id = (SELECT max(l.id) FROM metric l WHERE l.task_id = m.task_id AND l.title = m.title AND l.series = m.series)"
+        " ORDER BY m.id",
+        (task_id,),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minipipe import errors, states
+from minipipe.ids import fresh_id
 from minipipe.store import blobs, codec, names, promote
 from minipipe.store.home import Store
 
@@ -107,26 +107,34 @@ class Submitted:
     run_name: str | None
 
 
-def submit(store: Store, new: NewTask) -> Submitted:
+def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
     """Store a task and let it go: queued, completed from the cache, or pending until its parents have ended.
 
     A draft and a run stay `created`: the first waits for a person, the second is started by `attempts.start_here` or enqueued.
-    Transaction effect: one durable commit; staged bytes become blobs in it.
+
+    Args:
+        store: where to.
+        new: the task.
+        durable: False for a step of a run: it is told to nobody but the run's logic, which a power cut ends too, and any later
+            durable commit (an ending, a value that is handed out) makes it durable. A kill of the process never loses it.
+
+    Transaction effect: one commit; staged bytes become blobs in it.
     """
     now = time.time()
     waits = new.draft or new.is_run
-    with store.database.write() as connection:
+    with store.database.write(durable) as connection:
         task_id, uid, run_name = _insert(store, connection, new, now)
         for link in new.links:
             _insert_link(store, connection, task_id, link, now)
-        insert_parameters(connection, task_id, new.parameters)
+        if new.parameters:
+            insert_parameters(connection, task_id, new.parameters)
         for tag, system in [(tag, 0) for tag in new.tags] + [(tag, 1) for tag in new.system_tags]:
             connection.execute("INSERT OR IGNORE INTO tag VALUES (?, ?, ?)", (task_id, tag, system))
-        connection.executemany(
-            "INSERT OR IGNORE INTO monitor VALUES (?, ?, ?, ?, ?, ?)",
-            [(task_id, m.kind, m.title, m.series, m.to_title, m.to_series) for m in new.monitors],
-        )
-        _insert_edges(connection, task_id, new.parents, now)
+        for m in new.monitors:
+            values = (task_id, m.kind, m.title, m.series, m.to_title, m.to_series)
+            connection.execute("INSERT OR IGNORE INTO monitor VALUES (?, ?, ?, ?, ?, ?)", values)
+        if new.parents:
+            _insert_edges(connection, task_id, new.parents, now)
         if not waits:
             promote.promote(store, connection, [task_id], now)
         status = connection.execute("SELECT status FROM task WHERE id = ?", (task_id,)).fetchone()[0]
@@ -137,10 +145,10 @@ def submit(store: Store, new: NewTask) -> Submitted:
 
 
 def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: float) -> tuple[int, str, str | None]:
-    uid = secrets.token_hex(16)
+    uid = fresh_id()
     project = _project_id(store, connection, new.project)
-    if new.queue is not None:
-        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, secrets.token_hex(16), now))
+    if new.queue not in (None, "default", "services"):  # these two are always there
+        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), now))
     if new.code is not None:
         connection.execute("INSERT OR IGNORE INTO code VALUES (?, ?, ?, ?)", new.code)
     run_name = names.unused(connection) if new.is_run else None
@@ -189,7 +197,7 @@ def _project_id(store: Store, connection: sqlite3.Connection, name: str) -> int:
     if row is not None:
         store.project_ids[name] = int(row[0])
         return int(row[0])
-    connection.execute("INSERT INTO project (uid, name) VALUES (?, ?)", (secrets.token_hex(16), name))
+    connection.execute("INSERT INTO project (uid, name) VALUES (?, ?)", (fresh_id(), name))
     return int(connection.execute("SELECT last_insert_rowid()").fetchone()[0])
 
 
@@ -200,15 +208,23 @@ def _insert_link(store: Store, connection: sqlite3.Connection, task_id: int, lin
             (task_id, link.role, link.name, link.source_id, link.source_name, now),
         )
         return
-    put_artifact(store, connection, task_id, link.role, link.name, link.encoded, now)
+    put_artifact(store, connection, task_id, link.role, link.name, link.encoded, now, replace=False)
 
 
 def put_artifact(
-    store: Store, connection: sqlite3.Connection, task_id: int, role: str, name: str, encoded: codec.Encoded, now: float
+    store: Store,
+    connection: sqlite3.Connection,
+    task_id: int,
+    role: str,
+    name: str,
+    encoded: codec.Encoded,
+    now: float,
+    replace: bool = True,
 ) -> None:
     """Publish staged bytes and link them; a second one under the name replaces the first. Part of the caller's transaction."""
     blobs.publish(store, connection, encoded.staged)
-    connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = ? AND name = ?", (task_id, role, name))
+    if replace:
+        connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = ? AND name = ?", (task_id, role, name))
     connection.execute(
         "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, preview, size, metadata, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -322,9 +338,11 @@ def enqueue(store: Store, task_id: int, queue: str) -> None:
         task = connection.execute("SELECT uid, status FROM task WHERE id = ?", (task_id,)).fetchone()
         if task["status"] not in (states.CREATED, states.FAILED, states.STOPPED):
             raise errors.IllegalMove(f"task {task['uid'][:8]} is {task['status']} and cannot become queued")
-        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, secrets.token_hex(16), now))
+        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
         connection.execute(
-            "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL WHERE id = ?", (queue, task_id)
+            "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0"
+            " WHERE id = ?",
+            (queue, task_id),
         )
         promote.requeue(connection, task_id, now)
 
@@ -385,6 +403,29 @@ def revive(store: Store, run_id: int) -> tuple[int, int]:
     return int(kept), len(again)
 
 
+def hand_over(store: Store, run_id: int, session: str, entry: dict[str, Any] | None = None) -> None:
+    """Give a run, and what of it has not ended, to another command; with `entry`, what it runs changes too.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        connection.execute(
+            "UPDATE task SET session = ? WHERE id = ? OR (parent_id = ? AND status IN ('pending', 'queued', 'in_progress'))",
+            (session, run_id, run_id),
+        )
+        if entry is not None:
+            connection.execute("UPDATE task SET entry = ? WHERE id = ?", (json.dumps(entry), run_id))
+
+
+def supersede_unreached(store: Store, run_id: int) -> None:
+    """Take steps that a resumed run may repeat, but whose call is gone from its code, out of the run: they stay in the history.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        connection.execute("UPDATE task SET superseded = 1 WHERE parent_id = ? AND revive = 1 AND superseded = 0", (run_id,))
+
+
 def reattach(store: Store, run_id: int, new: NewTask) -> Submitted | None:
     """The step of a run that was submitted before with the same name, code and inputs; None if it has to be submitted.
 
@@ -429,7 +470,7 @@ def _same_work(connection: sqlite3.Connection, row: sqlite3.Row, new: NewTask) -
 def _start_again(store: Store, connection: sqlite3.Connection, task_id: int, new: NewTask, now: float) -> None:
     connection.execute(
         "UPDATE task SET status = 'pending', reason = 'resumed', revive = 0, abort_requested = 0, hold = ?, retries = 0,"
-        " crashes = 0, not_before = 0, error = NULL, ended_at = NULL, updated_at = ?, waiting_on = 0, entry = ? WHERE id = ?",
+        " crashes = 0, returns = 0, not_before = 0, error = NULL, ended_at = NULL, updated_at = ?, waiting_on = 0, entry = ? WHERE id = ?",
         (new.hold, now, json.dumps(new.entry), task_id),
     )
     connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('output', 'code')", (task_id,))

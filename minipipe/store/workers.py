@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from minipipe.ids import fresh_id
 from minipipe.store import locks, promote
 from minipipe.store.home import Store
 
@@ -47,7 +47,7 @@ def register(
     store: Store, kind: str, *, slots: int = 0, queues: Sequence[str] = (), session: str = "", name: str | None = None
 ) -> Registration:
     """Enter this process among the living. Transaction effect: one commit, after the lock is held."""
-    uid = secrets.token_hex(16)
+    uid = fresh_id()
     lock = locks.hold(store.folder("workers") / f"{uid}.lock")
     assert lock is not None
     with store.database.write(durable=False) as connection:
@@ -105,13 +105,17 @@ def reap(store: Store, max_crashes: int, sweep: Callable[[str, Sequence[str]], N
         lock = locks.hold(path, wait=False)  # kept while sweeping: of several reapers one does the work
         if lock is None:
             continue
-        if sweep is not None:
-            tokens = store.database.rows(
-                "SELECT token FROM task WHERE worker_id = ? AND status = 'in_progress' AND token IS NOT NULL", (row["id"],)
-            )
-            sweep(row["uid"], [token["token"] for token in tokens])
-        changed += _give_back(store, row["id"], row["kind"], max_crashes)
-        lock.release(unlink=True)
+        done = False
+        try:
+            if sweep is not None:
+                tokens = store.database.rows(
+                    "SELECT token FROM task WHERE worker_id = ? AND status = 'in_progress' AND token IS NOT NULL", (row["id"],)
+                )
+                sweep(row["uid"], [token["token"] for token in tokens])
+            changed += _give_back(store, row["id"], row["kind"], max_crashes)
+            done = True
+        finally:
+            lock.release(unlink=done)  # kept after a failure, it would make the dead one look alive
     return changed
 
 
@@ -130,6 +134,8 @@ def _give_back(store: Store, worker_id: int, kind: str, max_crashes: int) -> lis
         ).fetchall()
         for task in rows:
             status, reason, crash = _after_death(task, kind, max_crashes)
+            if status == "queued":  # what a lost attempt uploaded does not mix with the next one's
+                connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = 'output'", (task["id"],))
             connection.execute(
                 "UPDATE task SET status = ?, reason = ?, crashes = crashes + ?, worker_id = NULL, token = NULL, updated_at = ?,"
                 " ended_at = CASE WHEN ? = 'queued' THEN NULL ELSE ? END WHERE id = ?",

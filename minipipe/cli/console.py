@@ -1,0 +1,160 @@
+"""The script's own output and ours on the same terminal: our lines never land inside one of the script's.
+
+Both streams are replaced by ones that remember whether the last line is complete. A line of ours waits until it is, or until it
+has waited long enough; then it begins on a line of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO
+
+_PATIENCE_S = 1.0
+_REMEMBERED = 10_000  # lines of the script's output
+
+
+class _Watched(io.TextIOWrapper):
+    """A standard stream that tells its console what was written."""
+
+    console: Console
+    original: io.TextIOWrapper  # kept: when it goes, it closes the buffer that both use
+    mid_line = False
+
+    def write(self, text: str) -> int:
+        """As any stream; see `Console`."""
+        with self.console.lock:
+            count = super().write(text)
+            if text:
+                self.mid_line = not text.endswith("\n")
+                self.console.wrote(text, self)
+            return count
+
+
+class Console:
+    """Standard output and error of this process while a script runs in it.
+
+    Args:
+        stdout_to_stderr: move what the script prints to stderr, its child processes' output included; `document` then
+            writes to the real stdout.
+    """
+
+    def __init__(self, stdout_to_stderr: bool = False) -> None:
+        self.lock = threading.RLock()
+        self.printed: list[str] = []
+        self._remember = False
+        self._partial = ""
+        self._held: list[str] = []
+        self._held_since = 0.0
+        self._document: int | None = None
+        if stdout_to_stderr:
+            sys.stdout.flush()
+            self._document = os.dup(1)
+            os.dup2(2, 1)
+        self._streams = [stream for name in ("stdout", "stderr") if (stream := self._watch(name)) is not None]
+        self._mixed = len(self._streams) == 2 and _same_place(*self._streams)
+        os.register_at_fork(before=self.lock.acquire, after_in_parent=self.lock.release, after_in_child=self.lock.release)
+
+    def _watch(self, name: str) -> _Watched | None:
+        old: IO[str] | None = getattr(sys, name)
+        if not isinstance(old, io.TextIOWrapper):
+            return None
+        old.flush()
+        new = _Watched(
+            old.buffer,
+            encoding=old.encoding,
+            errors=old.errors,
+            line_buffering=old.line_buffering,
+            write_through=old.write_through,
+        )
+        new.console, new.original = self, old
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+        return new
+
+    # -- the script's side --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """What is printed inside is kept in `printed`, line by line."""
+        self._remember = True
+        try:
+            yield
+        finally:
+            self._remember = False
+
+    def wrote(self, text: str, stream: _Watched) -> None:
+        """A stream took `text`; the caller holds the lock."""
+        if self._remember and len(self.printed) < _REMEMBERED:
+            *lines, self._partial = (self._partial + text).split("\n")
+            self.printed += lines
+        if self._held and not self._mid_line():
+            self._say_held()
+
+    def relay(self, text: str) -> None:
+        """Print text on stdout for the script. A reader that has gone away is no error."""
+        try:
+            with self.lock:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except BrokenPipeError:
+            null = os.open(os.devnull, os.O_WRONLY)  # as Python's documentation of SIGPIPE advises
+            os.dup2(null, 1)
+            os.close(null)
+
+    # -- our side -----------------------------------------------------------------------------------------------------
+
+    def line(self, text: str) -> None:
+        """Write a line of ours to stderr, now or as soon as the script's line is complete."""
+        with self.lock:
+            if self._mid_line():
+                self._held_since = self._held_since if self._held else time.monotonic()
+                self._held.append(text)
+            else:
+                self._write(text + "\n")
+
+    def expire(self, now: bool = False) -> None:
+        """Write lines that have waited long enough, or `now`."""
+        with self.lock:
+            if self._held and (now or time.monotonic() - self._held_since >= _PATIENCE_S):
+                self._write("\n")
+                self._say_held()
+
+    def document(self, text: str) -> None:
+        """Write to the real stdout."""
+        if self._document is None:
+            print(text, flush=True)
+            return
+        with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(self._document), "w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+
+    def _mid_line(self) -> bool:
+        return any(stream.mid_line for stream in self._streams if self._mixed or stream is self._streams[-1])
+
+    def _say_held(self) -> None:
+        held, self._held = self._held, []
+        self._write("".join(f"{line}\n" for line in held))
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._mixed:
+                sys.stdout.flush()
+            remember, self._remember = self._remember, False
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            finally:
+                self._remember = remember
+
+
+def _same_place(first: IO[str], second: IO[str]) -> bool:
+    try:
+        one, other = os.fstat(first.fileno()), os.fstat(second.fileno())
+    except (OSError, ValueError):
+        return True
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

@@ -1,0 +1,168 @@
+"""How a command that ran something ends: job table, closing line, the failure in words, the JSON document."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minipipe import errors, states
+from minipipe.cli import output
+from minipipe.store import lookup, records, sessions
+from minipipe.store.home import Store
+
+_FEW = 12  # names that get a row of their own
+_LOG_BYTES = 64 << 10
+_LOG_LINES = 3
+_HEADERS = ("STEP", "TOTAL", "COMPLETED", "CACHED", "FAILED", "SKIPPED", "STOPPED", "TIME")
+_NUMBERED = re.compile(r"(.+)_\d+\Z")
+
+
+# -- the job table ------------------------------------------------------------------------------------------------------
+
+
+def job_rows(steps: Sequence[sqlite3.Row]) -> list[list[str]]:
+    """Rows of the job table: one per step name if these are few, then ALL. CACHED is part of COMPLETED."""
+    names = {step["name"] for step in steps}
+    groups: dict[str, list[sqlite3.Row]] = {}
+    for step in steps:
+        match = _NUMBERED.match(step["name"])
+        groups.setdefault(match[1] if match and match[1] in names else step["name"], []).append(step)
+    rows = [_job_row(name, group) for name, group in groups.items()] if len(groups) <= _FEW else []
+    return [*rows, _job_row("ALL", steps)]
+
+
+def _job_row(name: str, steps: Sequence[sqlite3.Row]) -> list[str]:
+    def count(*statuses: str) -> int:
+        return sum(step["status"] in statuses for step in steps)
+
+    numbers = [
+        len(steps),
+        count(states.COMPLETED, states.PUBLISHED),
+        sum(step["cached_uid"] is not None for step in steps),
+        count(states.FAILED),
+        count(states.SKIPPED),
+        count(states.STOPPED),
+    ]
+    spent = sum(step["duration_s"] or 0.0 for step in steps)
+    return [name, *(str(number or "-") for number in numbers), output.duration(spent)]
+
+
+def print_table(steps: Sequence[sqlite3.Row]) -> None:
+    """Write the job table to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        output.print_table(job_rows(steps), _HEADERS)
+
+
+def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], several: bool) -> str:
+    """``completed in 1.4s (2 cached)   next: minipipe show @last | …``; with the run's names if there are `several`."""
+    cached = sum(step["cached_uid"] is not None for step in steps)
+    text = f"{run['status']} in {output.duration(run['duration_s']) or '0.0s'}" + (f" ({cached} cached)" if cached else "")
+    if several:
+        text = f"{run['uid'][:8]}  {output.escape(run['run_name'] or run['name'])}  {text}"
+    if run["status"] not in states.GOOD:
+        return text
+    called = "@last" if sessions.is_newest_run(store, run["id"]) else run["run_name"] or run["uid"][:8]
+    following = [f"minipipe show {called}"] + ([f"minipipe artifacts {called}"] if steps else [])
+    return f"{text}   next: {' | '.join(following)}"
+
+
+# -- failures -----------------------------------------------------------------------------------------------------------
+
+
+def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> errors.RunFailed:
+    """What made a run end badly, as an error: the first step that failed, else the run itself."""
+    shown = run["uid"][:8]
+    bad = [step for step in steps if step["status"] in states.BAD and not step["tolerated"]]
+    bad.sort(key=lambda step: (step["status"] != states.FAILED, step["ended_at"] or 0.0))
+    resume = f"minipipe resume {shown}"
+    if run["status"] == states.STOPPED:
+        return errors.RunFailed(f"run {shown} was stopped", run["reason"], resume, run=run["uid"])
+    task = bad[0] if bad else run
+    what = f"step {task['name']!r} {task['status']}" if bad else f"run {shown} failed"
+    message = what + (f": {task['reason']}" if task["reason"] else "")
+    facts = json.loads(task["error"]) if task["error"] else {}
+    log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
+    place = f"{shown}/{task['name']}" if bad else shown
+    look = f"minipipe logs {place}   or, after a fix:  {resume}" if log else f"after a fix:  {resume}"
+    return errors.RunFailed(message, "\n".join(filter(None, [facts.get("where", ""), *log])), look, run=run["uid"])
+
+
+def log_tail(path: Path, lines: int = _LOG_LINES) -> list[str]:
+    """The last lines that a task printed itself, without the traceback that ended it."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _LOG_BYTES))
+            text = file.read().decode("utf-8", "backslashreplace")
+    except OSError:
+        return []
+    text = text[: text.rfind("Traceback (most recent call last):\n")] if "Traceback (most recent call last):\n" in text else text
+    found = [line.rstrip() for line in text.splitlines() if line.strip()]
+    found = found[1:] if found and found[0].startswith("minipipe: ") else found
+    return found[-lines:]
+
+
+def tell(error: errors.MinipipeError, color: str) -> None:
+    """Write an error's three parts to stderr."""
+    for word, text in (("error", error.message), ("cause", error.cause), ("hint", error.hint)):
+        lines = [output.escape(line) for line in text.splitlines()]
+        if lines:
+            indent = "" if word == "error" else "  "
+            print(f"{indent}{output.style(f'{word}:', word, sys.stderr, color)} " + "\n         ".join(lines), file=sys.stderr)
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------------------
+
+
+def document(store: Store | None, runs: Sequence[sqlite3.Row], error: errors.MinipipeError | None, code: int) -> dict[str, Any]:
+    """What ``--json`` prints: the facts of the newest run, the ids of all, how the command ended."""
+    found: dict[str, Any] = {"id": None, "status": None, "steps": []}
+    if store is not None and runs:
+        found = _run_facts(store, runs[-1])
+    found["runs"] = [run["uid"] for run in runs]
+    found["exit_code"] = code
+    if error is not None:
+        found["error"] = {
+            "code": code,
+            "kind": type(error).__name__,
+            "message": error.message,
+            "cause": error.cause,
+            "hint": error.hint,
+        }
+    return found
+
+
+def _run_facts(store: Store, run: sqlite3.Row) -> dict[str, Any]:
+    pipeline, project = lookup.pipeline_of(run["name"], run["project"])
+    cells = [cell for cell in records.parameters(store, run["id"]) if cell["section"] != "return"]
+    return {
+        "id": run["uid"],
+        "name": run["run_name"],
+        "pipeline": pipeline,
+        "project": project,
+        "version": run["version"],
+        "status": run["status"],
+        "reason": run["reason"],
+        "parameters": {f"{cell['section']}/{cell['name']}": json.loads(cell["value"]) for cell in cells},
+        "duration_s": run["duration_s"],
+        "started_at": output.iso(run["started_at"]),
+        "ended_at": output.iso(run["ended_at"]),
+        "steps": [
+            {
+                "id": step["uid"],
+                "name": step["name"],
+                "status": step["status"],
+                "reason": step["reason"],
+                "cached_from": step["cached_uid"],
+                "attempt": step["attempt"],
+                "duration_s": step["duration_s"],
+            }
+            for step in sessions.steps(store, run["id"])
+        ],
+    }

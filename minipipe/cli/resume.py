@@ -1,0 +1,158 @@
+"""``minipipe resume``: go on with a run that ended badly; completed steps whose code and inputs are unchanged stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minipipe import errors, settings, states
+from minipipe.cli import output, script
+from minipipe.cli.conduct import Order, conduct
+from minipipe.cli.run import new_session, pin_inline, set_environment
+from minipipe.engine import worker as engine
+from minipipe.sdk import session
+from minipipe.sdk.decorator import PipelineDecorator
+from minipipe.store import lookup, sessions, tasks, workers
+from minipipe.store.home import Store
+
+_SETTLE_S = 5.0
+
+
+@click.command()
+@click.argument("run")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Steps at a time; default one per CPU.")
+@click.option("--logs", is_flag=True, help="Show what steps print.")
+@click.option("--detach", is_flag=True, help="Queue the run, print its id and return.")
+@click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
+@click.option("--traceback", type=click.Choice(settings.CHOICES["traceback"]), metavar="HOW", help="user or full.")
+@output.pass_output
+def resume(
+    out: output.Output, run: str, jobs: int | None, logs: bool, detach: bool, progress: str | None, traceback: str | None
+) -> int:
+    """Go on with an ended run; finished steps stay.
+
+    \b
+    minipipe resume @last                    after a fix, or after a crash
+    minipipe resume 8b0e44d1 --detach        leave it to a worker
+
+    The run keeps its id. Its logic runs again, with the script as it is now: steps that completed are taken as they are if code
+    and inputs are unchanged, the others run.
+    """
+    set_environment(out, jobs=jobs, progress=progress, traceback=traceback)
+    store = out.open_store()
+    found = settings.load_settings()
+    task = _settled(store, lookup.find_run(store, run)["id"], found)
+    if task["status"] in states.GOOD:
+        output.note(f"run {task['uid'][:8]} is {task['status']}: there is nothing to resume")
+        return 0
+    entry = _checked_entry(store, task, detach)
+    changed = entry["source"] != _source(entry)
+    kept, _ = tasks.revive(store, task["id"])
+    if found.progress != "off":
+        steps = "1 completed step" if kept == 1 else f"{kept} completed steps"
+        code = f"current ({os.path.basename(entry['file'])} changed)" if changed else "current"
+        print(f"resumed {task['uid'][:8]}: {steps} kept; code: {code}", file=sys.stderr)
+    mine = new_session()
+    order = Order(mine, None, (), (task["id"],), logs, detach, None, found.traceback)
+    if entry.get("mode"):
+        order = _here(order, task, entry)
+    else:
+        _hand_to_workers(store, task, entry, mine)
+    store.close()
+    return conduct(order, out)
+
+
+def _settled(store: Store, task_id: int, found: settings.Settings) -> sqlite3.Row:
+    """The run's row once nothing of it is left running that a dead process started.
+
+    Raises:
+        UsageError: the run is alive; nothing was changed.
+    """
+
+    def reap() -> None:
+        workers.reap(store, found.max_crashes, engine.sweep)
+
+    reap()
+    row = _row(store, task_id)
+    if row["status"] in states.BAD:
+        # Its steps may still be on their way out, in the grace that a worker gives them.
+        if not tasks.wait(store, lambda: not sessions.live_steps(store, task_id), found.grace_s + _SETTLE_S, reap):
+            raise errors.WaitTimeout(
+                f"steps of run {row['uid'][:8]} are still being stopped", "their worker has not ended them yet", "try again"
+            )
+        return row
+    shown = row["uid"][:8]
+    if row["status"] == states.QUEUED and not _served(store, row):
+        return row  # the command that would have executed it is gone
+    if row["status"] in (states.IN_PROGRESS, states.QUEUED, states.PENDING):
+        raise errors.UsageError(f"run {shown} is {row['status']}", "it needs no resuming", f"minipipe show {shown}")
+    if row["status"] == states.CREATED and not json.loads(row["entry"]).get("mode"):
+        raise errors.UsageError(f"run {shown} was never started", "it is a draft", f"minipipe show {shown}")
+    return row
+
+
+def _row(store: Store, task_id: int) -> sqlite3.Row:
+    row = store.database.row("SELECT * FROM task WHERE id = ?", (task_id,))
+    assert row is not None
+    return row
+
+
+def _served(store: Store, row: sqlite3.Row) -> bool:
+    own = any(worker["session"] and worker["session"] == row["session"] for worker in workers.alive(store))
+    return own or row["queue"] in workers.served_queues(store)
+
+
+def _checked_entry(store: Store, task: sqlite3.Row, detach: bool) -> dict[str, Any]:
+    """What the run executes.
+
+    Raises:
+        UsageError: it cannot be started again from here.
+        NotFound: its script or working directory is gone; names the path.
+    """
+    entry: dict[str, Any] = json.loads(task["entry"])
+    shown = task["uid"][:8]
+    if entry.get("kind") != "script":
+        raise errors.UsageError(
+            f"run {shown} cannot be resumed", "it was not started by a script (a notebook, or python -c)", "start it there again"
+        )
+    if detach and entry.get("mode"):
+        raise errors.UsageError(
+            f"run {shown} cannot be detached", "its logic ran in the process that started it", f"minipipe resume {shown}"
+        )
+    for what, path, there in (
+        ("script", entry["file"], os.path.isfile(entry["file"])),
+        ("working directory", entry["cwd"], os.path.isdir(entry["cwd"])),
+    ):
+        if not there:
+            raise errors.NotFound(
+                f"the {what} {path} is gone", f"run {shown} was started with it", "put it back, then resume", path=path
+            )
+    return entry
+
+
+def _source(entry: dict[str, Any]) -> str:
+    return Path(entry["file"]).read_text(encoding="utf-8")
+
+
+def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
+    """Prepare this process to run the script again: same arguments, same folder, same mode."""
+    os.environ[session.RESUME_VARIABLE] = task["uid"]
+    os.chdir(entry["cwd"])
+    if entry["mode"] == "local":
+        PipelineDecorator.run_locally()
+    elif entry["mode"] == "debug":
+        pin_inline()
+    path = script.find_script(entry["file"])
+    return Order(order.session, path, tuple(entry["argv"][1:]), order.runs, order.logs, False, None, order.traceback)
+
+
+def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:
+    tasks.hand_over(store, task["id"], mine, {**entry, "source": _source(entry)})
+    if task["status"] != states.QUEUED:
+        tasks.enqueue(store, task["id"], task["queue"] or "services")

@@ -1,0 +1,165 @@
+"""``minipipe run``: run a script, its pipelines and their steps."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minipipe import errors, settings
+from minipipe.cli import output, script
+from minipipe.cli.conduct import Order, conduct
+from minipipe.sdk import launch, session
+from minipipe.sdk.decorator import PipelineDecorator
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "demo" / "pipeline.py"
+_SCRIPT_WORDS = "minipipe.script"
+
+
+class ScriptCommand(click.Command):
+    """A command whose words after ``--`` belong to a script, whether or not the script is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the script's words away before the options are read."""
+        own, rest = args, []
+        if "--" in args:
+            place = args.index("--")
+            own, rest = args[:place], args[place + 1 :]
+        ctx.meta[_SCRIPT_WORDS] = tuple(rest)
+        return super().parse_args(ctx, own)
+
+
+@click.command(cls=ScriptCommand)
+@click.argument("words", nargs=-1, metavar="[SCRIPT] [-- ARGS...]")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Steps at a time; default one per CPU.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline; NAME:=JSON, NAME=@FILE.")
+@click.option("--inline", is_flag=True, help="Every step in this process, in call order; breakpoints work.")
+@click.option("--logs", is_flag=True, help="Show what steps print.")
+@click.option("--detach", is_flag=True, help="Queue the run, print its id and return.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Abort after S seconds.")
+@click.option("--cache", type=click.Choice(settings.CHOICES["cache"]), metavar="WHEN", help="on, off or refresh.")
+@click.option("--refresh", "steps", multiple=True, metavar="STEP", help="Run this step although an equal one is stored.")
+@click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
+@click.option("--traceback", type=click.Choice(settings.CHOICES["traceback"]), metavar="HOW", help="user or full.")
+@click.option("--print-example", is_flag=True, help="Print the built-in example.")
+@click.pass_context
+@output.pass_output
+def run(
+    out: output.Output,
+    context: click.Context,
+    words: tuple[str, ...],
+    jobs: int | None,
+    pairs: tuple[str, ...],
+    inline: bool,
+    logs: bool,
+    detach: bool,
+    timeout: float | None,
+    cache: str | None,
+    steps: tuple[str, ...],
+    progress: str | None,
+    traceback: str | None,
+    print_example: bool,
+) -> int:
+    """Run a script, its pipelines and their steps.
+
+    \b
+    minipipe run flow.py                     run a script
+    minipipe run flow.py --set lr=0.2        change an argument of its pipeline
+    minipipe run flow.py -- --epochs 3       what stands after -- belongs to the script
+    minipipe run                             run the built-in example
+
+    The script runs as `python SCRIPT ARGS` would run it. Tasks that it leaves on queues which no worker serves are executed by an
+    embedded pool that ends with this command.
+    """
+    if print_example:
+        click.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
+        return 0
+    if len(words) > 1:
+        raise errors.UsageError(
+            f"run takes one script, not {len(words)}: {' '.join(words)}",
+            "the script's arguments stand after --",
+            f"minipipe run {words[0]} -- {' '.join(words[1:])}",
+        )
+    path = script.find_script(words[0]) if words else EXAMPLE
+    wanted = read_settings(pairs)
+    set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback, refresh=",".join(steps) or None)
+    if wanted:
+        os.environ[launch.SET_VARIABLE] = json.dumps(wanted)
+    if inline:
+        pin_inline()
+    style = settings.load_settings().traceback
+    mine = new_session()
+    return conduct(Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style), out)
+
+
+# -- what other processes of the command have to know ---------------------------------------------------------------------
+
+
+def set_environment(out: output.Output, **flags: Any) -> None:
+    """Put flags where the script, its worker and their processes look for them; the store's place is fixed for all of them.
+
+    Raises:
+        BadSetting: a setting from elsewhere (a variable, pyproject.toml) cannot be used.
+    """
+    for name, value in flags.items():
+        if value is not None:
+            os.environ["MINIPIPE_" + name.upper()] = str(value)
+    if out.quiet:
+        os.environ["MINIPIPE_PROGRESS"] = "off"
+    os.environ["MINIPIPE_HOME"] = str(settings.store_home(out.home))
+    settings.load_settings()
+
+
+def new_session() -> str:
+    """Begin a session: whatever this process and its children start is marked with it."""
+    mine = secrets.token_hex(16)
+    os.environ[session.SESSION_VARIABLE] = mine
+    return mine
+
+
+def pin_inline() -> None:
+    """Plain calls in this process, whatever the script says."""
+    PipelineDecorator.debug_pipeline()
+    PipelineDecorator.run_locally = PipelineDecorator.debug_pipeline  # type: ignore[method-assign]
+
+
+def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says, as `launch.decode_settings` gives it back: text to be read by the parameter's type, or a JSON value.
+
+    Raises:
+        UsageError: a pair that cannot be read; nothing was started.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip(":"):
+            raise errors.UsageError(f"--set cannot read {pair!r}", "it has no name or no value", "--set NAME=VALUE")
+        found[name.removesuffix(":")] = _json(pair, value) if name.endswith(":") else _text(pair, value)
+    return found
+
+
+def _json(pair: str, value: str) -> dict[str, Any]:
+    try:
+        return {"json": json.loads(value)}
+    except ValueError as error:
+        hint = "text has no colon: --set NAME=TEXT"
+        raise errors.UsageError(f"--set cannot read {pair!r}", f"not JSON: {error}", hint) from None
+
+
+def _text(pair: str, value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    path = Path(value[1:])
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        folder = path.parent if path.parent.is_dir() else Path()
+        near = difflib.get_close_matches(path.name, os.listdir(folder), 1)
+        hint = f"did you mean @{folder / near[0]}?" if near else "--set NAME=@FILE reads a text file"
+        raise errors.UsageError(f"--set cannot read {pair!r}", str(error), hint) from None

@@ -1,0 +1,328 @@
+"""``minipipe show``: the facts of a run or a step, or one part of them alone."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from minipipe import errors, states
+from minipipe.cli import output
+from minipipe.cli.output import Output
+from minipipe.cli.status import elapsed_s
+from minipipe.store import lookup, records, views
+from minipipe.store.home import Store
+
+
+@click.command()
+@click.argument("name", metavar="[RUN[/STEP]]", default="@last")
+@click.option("--params", "part", flag_value="params", help="Parameters alone.")
+@click.option("--code", "part", flag_value="code", help="The captured source alone.")
+@click.option("--env", "part", flag_value="env", help="Where and with what it was started.")
+@click.option("--attempts", "part", flag_value="attempts", help="Every try, with its end.")
+@output.pass_output
+def show(out: Output, name: str, part: str | None) -> None:
+    """Show a run or a step.
+
+    \b
+    Examples:
+      minipipe show
+      minipipe show calm-otter/train --code
+    """
+    store = out.open_store()
+    # No snapshot: a pager that blocks us must not hold a read transaction open.
+    task = lookup.find_task(store, name)
+    if out.quiet and not out.json:
+        output.write(task["uid"])
+    elif part is not None:
+        _PARTS[part](store, out, task)
+    elif out.json:
+        output.print_json(_document(store, task), line=out.format == "jsonl")
+    elif task["run_name"] is not None:
+        _show_run(store, task, out)
+    else:
+        _show_step(store, task, out)
+
+
+# -- a run --------------------------------------------------------------------------------------------------------------
+
+
+def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
+    pipeline, project = lookup.pipeline_of(run["name"], views.project_of(store, run))
+    now, living = time.time(), views.living(store)
+    counts = views.step_counts(store, run["id"])
+    steps = views.steps_of(store, run["id"])
+    when = output.clock(run["started_at"] or run["created_at"], out.utc)
+    title = f"{pipeline} {run['version'] or ''}".strip()
+    head = ("run " + run["uid"][:8], run["run_name"], f"{title} ({project})", None, output.duration(elapsed_s(run, now)), when)
+    _line(output.style(run["status"], run["status"]) if part is None else output.escape(part) for part in head)
+    origin = _origin(store, run)
+    if origin:
+        output.write("  " + output.escape(origin))
+    given = " ".join(f"{name}={text}" for _, name, text in views.arguments_of(store, run["id"]))
+    if given:
+        output.write("  " + output.escape(given))
+    waiting = views.waiting_reason(store, run, living, counts)
+    if waiting:
+        output.write("  " + output.escape(f"waiting: {waiting}"))
+    elif run["reason"] and run["status"] not in states.GOOD:
+        output.write("  " + output.escape(run["reason"]))
+    width = max((len(output.escape(step["name"])) for step in steps), default=0)
+    for step in steps:
+        output.write(step_line(store, step, living, width, now))
+    _next(run, steps)
+
+
+def _line(parts: Iterable[str]) -> None:
+    output.write("  ".join(part for part in parts if part))
+
+
+def step_line(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], width: int, now: float) -> str:
+    """One step of a run: sign, name, status, time and what there is to say of it."""
+    name = output.escape(step["name"])
+    status = step["status"]
+    sign = output.glyph(status)
+    shown = output.style(f"{status:<11}", status)
+    note = [part for part in step_notes(store, step, living, now) if part]
+    return f"  {sign + ' ' if sign else ''}{name:<{width}}  {shown}  {output.escape('  '.join(note))}".rstrip()
+
+
+def step_notes(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], now: float) -> list[str]:
+    """What there is to say of a step beside its name and status, not yet escaped."""
+    if step["cached_from"]:
+        return [f"cached from {(step['source_run'] or '')[:8]}"]
+    status = step["status"]
+    number, tries = step["attempt"], max(step["max_retries"] + 1, step["attempt"])
+    attempt = f"attempt {number}/{tries}" if number and tries > 1 else ""
+    spent = output.duration(elapsed_s(step, now))
+    if status == states.IN_PROGRESS:
+        percent = step["progress"]
+        done = f"[{'=' * (percent // 10):<10}] {percent}%" if percent is not None else ""
+        return [spent, attempt, done, views.waiting_reason(store, step, living)]
+    if status in states.GOOD:
+        return [spent, attempt]
+    if status in states.BAD:
+        where = error_of(step).get("where", "").partition(", in ")[0]
+        return [spent, attempt, step["reason"], where]
+    return [views.waiting_reason(store, step, living) or step["reason"]]
+
+
+def error_of(task: sqlite3.Row) -> dict[str, str]:
+    """The recorded failure of a task: type, message, where, traceback, as far as they are known."""
+    if not task["error"]:
+        return {}
+    found = json.loads(task["error"])
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _origin(store: Store, run: sqlite3.Row) -> str:
+    entry = json.loads(run["entry"])
+    parts = []
+    if entry.get("file"):
+        parts.append(f"script {output.shown_path(entry['file']).removeprefix('./')}")
+    if entry.get("mode"):
+        parts.append(f"{entry['mode']} mode")
+    template = views.task_by_id(store, run["template_id"])
+    text = ", ".join(parts)
+    if template is not None:
+        text = f"{text}   from {template['uid'][:8]} {template['run_name'] or template['name']}".strip()
+    return text
+
+
+def _next(run: sqlite3.Row, steps: list[sqlite3.Row]) -> None:
+    name = run["run_name"]
+    failed = next((step for step in steps if step["status"] == states.FAILED and not step["tolerated"]), None)
+    if failed is not None:
+        output.note(f"next: minipipe logs {name}/{failed['name']} | minipipe resume {name}", kind="")
+    elif run["status"] in states.BAD:
+        output.note(f"next: minipipe resume {name}", kind="")
+    elif run["status"] in states.GOOD:
+        output.note(f"next: minipipe artifacts {name} | minipipe logs {name}", kind="")
+    elif run["status"] == states.IN_PROGRESS:
+        output.note(f"next: minipipe logs -f {name} | minipipe abort {name}", kind="")
+
+
+# -- a step -------------------------------------------------------------------------------------------------------------
+
+
+def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
+    label, now = views.label_of(store, task), time.time()
+    when = output.clock(task["started_at"] or task["ended_at"] or task["created_at"], out.utc)
+    word = "step" if task["parent_id"] is not None else "task"
+    spent = output.duration(elapsed_s(task, now))
+    _line([output.escape(f"{word} {label}"), output.style(task["status"], task["status"]), spent, when])
+    for name, text in _facts(store, task):
+        if text:
+            output.write(f"  {name:<10} {output.escape(text)}".rstrip())
+    failure = error_of(task)
+    if failure.get("traceback"):
+        output.write("  traceback")
+        output.write("\n".join("    " + line for line in output.escape_lines(failure["traceback"]).rstrip().split("\n")))
+    if task["status"] == states.FAILED:
+        output.note(f"next: minipipe logs {label} | minipipe show {label} --code", kind="")
+
+
+def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
+    needs, needed_by = views.neighbours(store, task["id"])
+    source = views.task_by_id(store, task["cached_from"])
+    failure = error_of(task)
+    artifacts = views.artifacts_of(store, task)
+    tries = f"{task['attempt']} of {task['max_retries'] + 1}" if task["max_retries"] else str(task["attempt"])
+    extra = [f"{word} {task[word]}" for word in ("retries", "crashes", "returns") if task[word]]
+    return [
+        ("id", task["uid"]),
+        ("type", task["type"]),
+        ("queue", task["queue"] or ""),
+        ("cached", f"from {views.label_of(store, source)}" if source is not None else ""),
+        ("attempts", ", ".join([tries, *extra]) if task["attempt"] else ""),
+        ("waiting", views.waiting_reason(store, task, views.living(store))),
+        ("reason", task["reason"] if source is None else ""),
+        ("where", failure.get("where", "")),
+        ("needs", ", ".join(needs)),
+        ("needed by", ", ".join(needed_by)),
+        ("params", " ".join(f"{name}={text}" for _, name, text in views.arguments_of(store, task["id"]))),
+        ("inputs", _names(artifacts, "input")),
+        ("outputs", _names(artifacts, "output")),
+        ("tags", ", ".join(views.tags_of(store, task["id"]))),
+        ("comment", task["comment"]),
+    ]
+
+
+def _names(artifacts: list[dict[str, Any]], role: str) -> str:
+    found = []
+    for one in artifacts:
+        if one["role"] == role:
+            facts = ", ".join(part for part in (one["type"], output.size(one["size"]) if one["digest"] else "") if part)
+            value = f" = {one['preview']}" if one["digest"] is None and one["preview"] else ""
+            found.append(f"{one['name']} ({facts}){value}" if facts else f"{one['name']}{value}")
+    return ", ".join(found)
+
+
+# -- one part -----------------------------------------------------------------------------------------------------------
+
+
+def _params(store: Store, out: Output, task: sqlite3.Row) -> None:
+    rows = records.parameters(store, task["id"])
+    cells = [(row["section"], row["name"], row["text"], row["type"], row["description"]) for row in rows]
+    documents = [
+        {**{key: row[key] for key in ("section", "name", "text", "type", "description")}, "value": json.loads(row["value"])}
+        for row in rows
+    ]
+    output.print_table(cells, ("SECTION", "NAME", "VALUE", "TYPE", "DESCRIPTION"), out.format, documents)
+
+
+def _code(store: Store, out: Output, task: sqlite3.Row) -> None:
+    entry = json.loads(task["entry"])
+    found = views.code_of(store, task["code_key"])
+    if found is not None:
+        name, source, parts = found
+    elif entry.get("source"):
+        name, source, parts = entry.get("file", "script"), entry["source"], []
+    else:
+        raise errors.NotFound(
+            f"no source of {views.label_of(store, task)} was captured", "it came from no file", "minipipe show --env"
+        )
+    if out.json:
+        document = {"id": task["uid"], "name": name, "source": source, "parts": parts, "key": task["code_key"]}
+        output.print_json(document, line=out.format == "jsonl")
+        return
+    output.write(output.escape_lines(source).rstrip("\n"))
+    output.note(f"captured from {name}", kind="")
+    for part in parts:
+        place = f", {part['file']}:{part['line']}" if part.get("file") else ""
+        output.note(f"  {part['kind']} {part['name']}{place}", kind="")
+
+
+def _env(store: Store, out: Output, task: sqlite3.Row) -> None:
+    entry = json.loads(task["entry"])
+    facts = {key: value for key, value in entry.items() if key not in ("source", "files", "returns", "imports") and value}
+    if entry.get("imports"):
+        facts["imports"] = entry["imports"]
+    if out.json:
+        output.print_json({"id": task["uid"], "environment": facts}, line=out.format == "jsonl")
+        return
+    rows = [(key, " ".join(map(str, value)) if isinstance(value, list) else value) for key, value in facts.items()]
+    output.print_table(rows, ("NAME", "VALUE"), out.format)
+
+
+def _attempts(store: Store, out: Output, task: sqlite3.Row) -> None:
+    found, now = views.attempts_of(store, task["id"]), time.time()
+    rows = [
+        (
+            one.number,
+            output.clock(one.started_at, out.utc),
+            output.duration((one.ended_at or now) - one.started_at),
+            one.ended_as,
+            one.worker,
+            one.reason,
+        )
+        for one in found
+    ]
+    documents = [
+        {
+            "attempt": one.number,
+            "started_at": output.iso(one.started_at),
+            "ended_at": output.iso(one.ended_at),
+            "became": one.ended_as,
+            "worker": one.worker,
+            "reason": one.reason,
+        }
+        for one in found
+    ]
+    output.print_table(rows, ("ATTEMPT", "STARTED", "TIME", "STATUS", "WORKER", "REASON"), out.format, documents)
+
+
+_PARTS = {"params": _params, "code": _code, "env": _env, "attempts": _attempts}
+
+
+# -- JSON ---------------------------------------------------------------------------------------------------------------
+
+
+def _document(store: Store, task: sqlite3.Row) -> dict[str, Any]:
+    now, living = time.time(), views.living(store)
+    document = _task_document(store, task, living, now)
+    if task["run_name"] is not None:
+        document["steps"] = [_task_document(store, step, living, now) for step in views.steps_of(store, task["id"])]
+    return document
+
+
+def _task_document(store: Store, task: sqlite3.Row, living: list[views.LiveWorker], now: float) -> dict[str, Any]:
+    pipeline, project = lookup.pipeline_of(task["name"], views.project_of(store, task))
+    source = views.task_by_id(store, task["cached_from"])
+    needs, needed_by = views.neighbours(store, task["id"])
+    counts = views.step_counts(store, task["id"]) if task["run_name"] is not None else {}
+    cells = records.parameters(store, task["id"])
+    return {
+        "id": task["uid"],
+        "name": task["run_name"] or task["name"],
+        "task_name": task["name"],
+        "pipeline": pipeline if task["run_name"] is not None else None,
+        "project": project,
+        "type": task["type"],
+        "version": task["version"],
+        "status": task["status"],
+        "reason": task["reason"],
+        "waiting": views.waiting_reason(store, task, living, counts) or None,
+        "error": error_of(task) or None,
+        "queue": task["queue"],
+        "attempt": task["attempt"],
+        "max_retries": task["max_retries"],
+        "retries": task["retries"],
+        "crashes": task["crashes"],
+        "returns": task["returns"],
+        "cached_from": source["uid"] if source is not None else None,
+        "progress": task["progress"],
+        "needs": needs,
+        "needed_by": needed_by,
+        "parameters": {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in cells},
+        "tags": list(views.tags_of(store, task["id"])),
+        "created_at": output.iso(task["created_at"]),
+        "queued_at": output.iso(task["queued_at"]),
+        "started_at": output.iso(task["started_at"]),
+        "ended_at": output.iso(task["ended_at"]),
+        "seconds": elapsed_s(task, now),
+    }
