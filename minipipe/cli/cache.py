@@ -13,8 +13,9 @@ from minipipe.store import cache as stored
 from minipipe.store import lookup, views
 
 
-@click.group()
-def cache() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(context: click.Context) -> None:
     """Ask why a step ran, or make the cache forget.
 
     \b
@@ -22,6 +23,8 @@ def cache() -> None:
       minipipe cache why @last/train
       minipipe cache clear --pipeline digits-demo
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cache.command()

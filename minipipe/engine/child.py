@@ -51,12 +51,12 @@ class _Result:
     exit_code: int
 
 
-def stand_by(reader: int, pipe: int, parent: int) -> NoReturn:
+def stand_by(line: int, parent: int) -> NoReturn:
     """Life of a freshly forked child: get ready, wait for a spec, run it; never returns.
 
     Args:
-        reader: descriptor that brings the spec; its end without one ends the process.
-        pipe: descriptor for the outcome message.
+        line: descriptor of the socket to the worker: it brings the spec and takes the outcome. Its end without a spec ends the
+            process.
         parent: process id of the step host.
     """
     tree.die_with_parent(parent)
@@ -67,26 +67,26 @@ def stand_by(reader: int, pipe: int, parent: int) -> NoReturn:
     gc.enable()
     unpacker = protocol.Unpacker()
     while (frame := unpacker.next()) is None:
-        data = os.read(reader, 1 << 18)
+        data = os.read(line, 1 << 18)
         if not data:
             os._exit(0)
         unpacker.feed(data)
     spec, payloads = frame
     if spec["isolation"] == "spawn":
-        _become_fresh(spec, payloads, pipe, parent)
-    main(spec, payloads, pipe)
+        _become_fresh(spec, payloads, line, parent)
+    main(spec, payloads, line)
 
 
-def main(spec: dict[str, Any], payloads: list[bytes], pipe: int) -> NoReturn:
+def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
     """Run one attempt in this process; never returns.
 
     Args:
         spec: what to run, see `minipipe.store.inputs.spec_of`.
         payloads: bytes that the spec refers to by index.
-        pipe: descriptor for the outcome message.
+        line: descriptor for the outcome message.
     """
     tree.brand(spec["token"])
-    pipe = _redirect(spec, pipe)
+    line = _redirect(spec, line)
     database.forbid("")
     _seed(spec["seed"])
     for name, value in spec["environment"].items():
@@ -108,22 +108,22 @@ def main(spec: dict[str, Any], payloads: list[bytes], pipe: int) -> NoReturn:
     result.head.update(token=spec["token"], duration_s=time.monotonic() - started)
     _wind_down(spec["grace_s"])
     # Last of all, so that nothing of the step can go wrong after it: the worker need not wait for the process to be taken apart.
-    _send(pipe, result)
+    _send(line, result)
     os._exit(result.exit_code)
 
 
-def _become_fresh(spec: dict[str, Any], payloads: list[bytes], pipe: int, parent: int) -> NoReturn:
+def _become_fresh(spec: dict[str, Any], payloads: list[bytes], line: int, parent: int) -> NoReturn:
     """Exec a fresh interpreter for the attempt (``isolation = "spawn"``); everything else is as in `main`."""
     file = tempfile.TemporaryFile()  # noqa: SIM115
     file.write(protocol.pack(spec, payloads))
     file.seek(0)
-    for descriptor in (pipe, file.fileno()):
+    for descriptor in (line, file.fileno()):
         os.set_inheritable(descriptor, True)
-    arguments = start.command(__name__, "start_fresh", file.fileno(), pipe, parent)
+    arguments = start.command(__name__, "start_fresh", file.fileno(), line, parent)
     os.execv(arguments[0], arguments)
 
 
-def start_fresh(descriptor: int, pipe: int, parent: int) -> NoReturn:
+def start_fresh(descriptor: int, line: int, parent: int) -> NoReturn:
     """Entry point of a spawned attempt."""
     tree.die_with_parent(parent)
     unpacker = protocol.Unpacker()
@@ -133,7 +133,7 @@ def start_fresh(descriptor: int, pipe: int, parent: int) -> NoReturn:
     assert frame is not None
     prepare(Path(frame[0]["home"]))
     faulthandler.enable()
-    main(*frame, pipe)
+    main(*frame, line)
 
 
 # -- becoming the step --------------------------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ def prepare(home: Path) -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def _redirect(spec: dict[str, Any], pipe: int) -> int:
-    """Descriptors 0, 1, 2 are the null device and the log file; 3 is the outcome pipe; nothing else stays open."""
+def _redirect(spec: dict[str, Any], line: int) -> int:
+    """Descriptors 0, 1, 2 are the null device and the log file; 3 is the line to the worker; nothing else stays open."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         log = os.open(spec["log"], flags, 0o600)
@@ -163,12 +163,12 @@ def _redirect(spec: dict[str, Any], pipe: int) -> int:
             os.mkdir(os.path.dirname(spec["log"]), 0o700)
         log = os.open(spec["log"], flags, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
-    pipe = os.dup(pipe) if pipe < 3 else pipe
+    line = os.dup(line) if line < 3 else line
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    if pipe != 3:
-        os.dup2(pipe, 3)
+    if line != 3:
+        os.dup2(line, 3)
     os.closerange(4, _MOST_DESCRIPTORS)
     os.set_inheritable(3, False)
     head = f"minipipe: {spec['name']} {spec['uid'][:8]} attempt {spec['attempt']} token {spec['token'][:8]}\n"
@@ -510,8 +510,7 @@ def _wind_down(grace_s: float) -> None:
             stream.flush()
 
 
-def _send(pipe: int, result: _Result) -> None:
+def _send(line: int, result: _Result) -> None:
     view = memoryview(protocol.pack(result.head, result.payloads))
     while view:
-        view = view[os.write(pipe, view) :]
-    os.close(pipe)
+        view = view[os.write(line, view) :]

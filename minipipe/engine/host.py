@@ -1,8 +1,9 @@
-"""The step host: one process that forks a child per attempt and keeps their imports warm.
+"""The step host: a nursery that keeps imports warm and has the next child ready before it is needed.
 
 It is exec'd by its worker, so that it inherits no lock and no database state; it runs one thread, holds no lock and never opens
-the database, because a fork copies all of that into a child where it is wrong. It waits for its children and sends each
-child's outcome and exit status to the worker. If the worker dies, the kernel kills the host and the host's children with it.
+the database, because a fork copies all of that into a child where it is wrong. It forks *spares*: children that wait for a spec.
+A spare's socket is handed to the worker, which talks to the child directly: no step waits for the host. When a child is gone the
+host, being its parent, tells the worker how. If the worker dies, the kernel kills the host and the host's children with it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,10 @@ import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from minipipe.engine import child, tree
-from minipipe.engine.protocol import Channel, Frame
+from minipipe.engine.protocol import Channel
 from minipipe.store import database
 
 # Their import adds threads that are known to survive a fork (OpenBLAS rebuilds its pool, tested with numpy).
@@ -28,125 +27,61 @@ _FORK_SAFE = frozenset({"minipipe", "numpy", "scipy", "pandas", "sklearn", "jobl
 _ALWAYS_NEEDED = ("cloudpickle",)
 
 
-@dataclass(slots=True)
-class _Child:
-    """A forked process: first a spare that waits for its spec, then an attempt."""
-
-    pid: int
-    spec: int  # descriptor to write the spec to
-    pipe: int  # descriptor to read the outcome from, -1 once it is closed
-    token: str = ""
-    outcome: bytearray = field(default_factory=bytearray)
-
-
 class Host:
     """Serves one worker until the worker's end of the channel closes."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.attempts: dict[int, _Child] = {}
-        self.spare: _Child | None = None
+        self.children: set[int] = set()
+        self.owed = 0  # spares that the worker asked for and has not got yet
+        self.family = tree.Family()
+        self.refused: set[str] = set()
+        self.probing: dict[int, str] = {}
+        self.wanted: list[str] = []
         self.wakeup, signal_pipe = os.pipe()
         for descriptor in (self.wakeup, signal_pipe):
             os.set_blocking(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signal_pipe, warn_on_full_buffer=False)
-        self.family = tree.Family()
-        self.dropped: set[int] = set()
-        self.refused: set[str] = set()
-        self.probing: dict[int, str] = {}
-        self.wanted: list[str] = []
 
     def run(self) -> None:
         """Take commands until the worker is gone."""
-        self.channel.send({"event": "ready", "pid": os.getpid()})
+        self.channel.send({"event": "ready"})
         while not self.channel.closed:
-            pipes = {attempt.pipe: attempt for attempt in self.attempts.values() if attempt.pipe >= 0}
-            idle = self.spare is None or bool(self.wanted and not self.attempts)
-            readable, _, _ = select.select([self.channel, self.wakeup, *pipes], [], [], 0 if idle else None)
-            for descriptor in readable:
-                if isinstance(descriptor, int) and descriptor in pipes:
-                    self._drain(pipes[descriptor])
+            idle = self.owed > 0 or bool(self.wanted)
+            readable, _, _ = select.select([self.channel, self.wakeup], [], [], 0 if idle else None)
             if self.wakeup in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wakeup, 4096)
                 self._reap()
             if self.channel in readable:
-                for frame in self.channel.receive():
-                    self._command(frame)
-            if idle and not readable:
-                self._use_the_pause()
+                for head, _ in self.channel.receive():
+                    for name in head.get("imports", ()):
+                        self._consider(name)
+                    self.owed += head["spares"]
+            if self.owed > 0:
+                self._fork()
+            elif idle and not readable:
+                self._warm_one()
 
-    def _use_the_pause(self) -> None:
-        """Nothing to do: fork the next child before it is needed, which takes the fork out of every step's way."""
-        if self.spare is None:
-            self.spare = self._fork()
-        elif self.wanted and not self.attempts:
-            self._warm_one()
-
-    def _command(self, frame: Frame) -> None:
-        head, payloads = frame
-        for name in head["imports"]:
-            self._consider(name)
-        self._start(head["token"], payloads[0])
-
-    # -- attempts -----------------------------------------------------------------------------------------------------
-
-    def _start(self, token: str, spec: bytes) -> None:
-        """Hand a spec, as it came, to the spare child."""
-        while True:
-            one, self.spare = self.spare or self._fork(), None
-            try:
-                _write_all(one.spec, spec)
-                break
-            except BrokenPipeError:  # somebody killed the spare; it never was an attempt
-                os.close(one.pipe)
-            finally:
-                os.close(one.spec)
-        one.token = token
-        self.attempts[one.pid] = one
-
-    def _fork(self) -> _Child:
-        spec_reader, spec_writer = os.pipe()
-        reader, writer = os.pipe()
+    def _fork(self) -> None:
+        """Fork a spare and hand its socket to the worker."""
+        self.owed -= 1
+        ours, theirs = socket.socketpair()
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             # Nothing may return from here: two processes would run the loop above.
             try:
                 signal.set_wakeup_fd(-1)
-                os.close(spec_writer)  # or the end of the host would not be the end of the spec
-                child.stand_by(spec_reader, writer, parent)
+                ours.close()  # or the end of the worker would not be the end of the spec
+                child.stand_by(theirs.detach(), parent)
             finally:
                 os._exit(70)
-        os.close(spec_reader)
-        os.close(writer)
-        os.set_blocking(reader, False)
-        return _Child(pid, spec_writer, reader)
-
-    def _drop_spare(self) -> None:
-        """A spare that was forked before an import does not have it: let it go (it ends at the end of its spec)."""
-        if self.spare is not None:
-            os.close(self.spare.spec)
-            os.close(self.spare.pipe)
-            self.dropped.add(self.spare.pid)
-            self.spare = None
-
-    def _drain(self, attempt: _Child) -> None:
-        while attempt.pipe >= 0:
-            try:
-                data = os.read(attempt.pipe, 1 << 18)
-            except BlockingIOError:
-                return
-            if not data:
-                os.close(attempt.pipe)
-                attempt.pipe = -1
-                if attempt.outcome:  # passed on at once; the process's end follows
-                    self.channel.send({"event": "outcome", "token": attempt.token}, [bytes(attempt.outcome)])
-                return
-            attempt.outcome += data
-            if len(attempt.outcome) > child.OUTCOME_LIMIT_BYTES:
-                del attempt.outcome[child.OUTCOME_LIMIT_BYTES + 1 :]  # one byte too many says so; the rest is read and dropped
+        theirs.close()
+        self.children.add(pid)
+        self.channel.send({"event": "spare", "pid": pid}, descriptors=[ours.fileno()])
+        ours.close()
 
     def _reap(self) -> None:
         while True:
@@ -158,18 +93,10 @@ class Host:
                 return
             if pid in self.probing:
                 self._probed(self.probing.pop(pid), status)
-            attempt = self.attempts.pop(pid, None)
-            if attempt is None:
-                self.dropped.discard(pid)
-                continue  # a dropped spare or an adopted orphan
-            self._drain(attempt)
-            if attempt.pipe >= 0:  # a grandchild still holds the other end
-                os.close(attempt.pipe)
-                if attempt.outcome:
-                    self.channel.send({"event": "outcome", "token": attempt.token}, [bytes(attempt.outcome)])
-            known = {*self.attempts, *self.probing, self.spare.pid if self.spare else 0, *self.dropped}
-            strangers = self.family.children() - known
-            self.channel.send({"event": "ended", "token": attempt.token, "status": status, "survivors": bool(strangers)})
+            elif pid in self.children:  # else it is an adopted orphan
+                self.children.discard(pid)
+                strangers = self.family.children() - self.children - self.probing.keys()
+                self.channel.send({"event": "ended", "pid": pid, "status": status, "survivors": bool(strangers)})
 
     # -- warm imports -------------------------------------------------------------------------------------------------
 
@@ -189,7 +116,6 @@ class Host:
         except BaseException:  # the step will meet the same error, where it can be shown
             self.refused.add(name)
         else:
-            self._drop_spare()
             gc.collect()
             gc.freeze()  # children then share these pages: the collector does not write into them
 
@@ -211,18 +137,10 @@ class Host:
         self.probing[pid] = name
 
     def _probed(self, name: str, status: int) -> None:
-        if status == 0 and not self.attempts:
-            self._import(name)
-        elif status == 0:
-            self.wanted.append(name)
+        if status == 0:
+            self._import(name)  # spares that were forked before do without it
         else:
             self.refused.add(name)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -6,12 +6,16 @@ import os
 import re
 import signal
 import socket
+import subprocess
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minipipe import errors
 from minipipe.engine import protocol, start, tree
+from minipipe.engine.child import OUTCOME_LIMIT_BYTES
 from minipipe.store import blobs, codec, tasks
 from minipipe.store.attempts import CRASHED, DONE, FAILED, Outcome, Output
 from minipipe.store.home import Store
@@ -23,31 +27,55 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
-    """The outcome message of a child, whole or not; its end follows.
-
-    Attributes:
-        token: its attempt.
-        message: what it sent.
-    """
-
-    token: str
-    message: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """A child that is gone.
 
     Attributes:
-        token: its attempt.
+        pid: its process.
         status: wait status, None if the host died with it.
         survivors: processes of some attempt may still run.
     """
 
-    token: str
+    pid: int
     status: int | None
     survivors: bool
+
+
+class Child:
+    """A child of the host, spare or at work.
+
+    Attributes:
+        pid: its process.
+        line: the socket to it.
+    """
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self.line = protocol.Channel(socket.socket(fileno=descriptor))
+        self._frames: list[protocol.Frame] = []
+        self.broken = ""
+
+    def run(self, spec: dict[str, Any], payloads: list[bytes]) -> bool:
+        """Give a spare its spec; False if it is dead already (it never was an attempt)."""
+        self.line.send(spec, payloads)
+        return not self.line.closed
+
+    def outcome(self) -> protocol.Frame | None:
+        """The outcome message, as soon as it has arrived whole."""
+        try:
+            self._frames += self.line.receive()
+        except protocol.BadFrame as error:
+            self.broken = error.message
+            self.line.close()
+        if len(self._frames) > 1 or (self._frames and self.line.held) or self.line.held > OUTCOME_LIMIT_BYTES:
+            self.broken = "more bytes than one outcome"
+            self.line.close()
+        return self._frames[0] if self._frames and not self.broken else None
+
+    @property
+    def cut(self) -> bool:
+        """True if it began an outcome and did not finish it."""
+        return bool(self.line.held)
 
 
 class HostProcess:
@@ -55,10 +83,11 @@ class HostProcess:
 
     Args:
         store: the worker's store.
+        spares: how many children to keep ready.
         python: the interpreter.
     """
 
-    def __init__(self, store: Store, python: str | None = None) -> None:
+    def __init__(self, store: Store, spares: int = 1, python: str | None = None) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             **os.environ,
@@ -71,33 +100,50 @@ class HostProcess:
         theirs.close()
         self.channel = protocol.Channel(ours)
         self.ready = False
-        self._tokens: set[str] = set()
+        self.spares: deque[Child] = deque()
+        self._pids: set[int] = set()
+        self._asked: set[str] = set()
+        self._keep = spares
+        self.channel.send({"spares": spares})
 
-    def run(self, spec: dict[str, Any], payloads: list[bytes]) -> None:
-        """Hand over an attempt. The host passes the spec on unread, but for what it has to import."""
-        self._tokens.add(spec["token"])
-        head = {"token": spec["token"], "imports": spec.pop("imports")}
-        self.channel.send(head, [protocol.pack(spec, payloads)])
+    def warm(self, imports: Iterable[str]) -> None:
+        """Have modules imported in the host. Spares that were forked before would lack them, so they are dropped."""
+        new = [name for name in imports if name not in self._asked]
+        if not new:
+            return
+        self._asked.update(new)
+        dropped = len(self.spares)
+        while self.spares:
+            self.spares.popleft().line.close()
+        self.channel.send({"imports": new, "spares": dropped})
 
-    def events(self) -> list[Reported | Ended]:
-        """What children reported, and which ended, since the last call. Once the host is gone, all that were left are among them."""
-        events: list[Reported | Ended] = []
+    def take(self) -> Child | None:
+        """A child that waits for a spec, None if the next one is still on its way."""
+        if not self.spares:
+            return None
+        self.channel.send({"spares": 1})
+        return self.spares.popleft()
+
+    def events(self) -> list[Ended]:
+        """Children that ended since the last call. Once the host is gone, all that were left are among them."""
+        events: list[Ended] = []
         try:
             frames = self.channel.receive()
         except protocol.BadFrame:
             self.kill()
             frames = []
-        for head, payloads in frames:
+        for head, _ in frames:
             if head["event"] == "ready":
                 self.ready = True
-            elif head["event"] == "outcome":
-                events.append(Reported(head["token"], payloads[0]))
+            elif head["event"] == "spare":
+                self._pids.add(head["pid"])
+                self.spares.append(Child(head["pid"], self.channel.descriptors.popleft()))
             else:
-                self._tokens.discard(head["token"])
-                events.append(Ended(head["token"], head["status"], head["survivors"]))
+                self._pids.discard(head["pid"])
+                events.append(Ended(head["pid"], head["status"], head["survivors"]))
         if self.channel.closed:
-            events += [Ended(token, None, True) for token in self._tokens]
-            self._tokens.clear()
+            events += [Ended(pid, None, True) for pid in self._pids]
+            self._pids.clear()
         return events
 
     @property
@@ -119,10 +165,12 @@ class HostProcess:
 
     def close(self) -> None:
         """End an idle host and wait for it."""
+        while self.spares:
+            self.spares.popleft().line.close()
         self.channel.close()
         try:
             self._process.wait(5)
-        except Exception:
+        except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         if self._process.stderr:
@@ -132,35 +180,33 @@ class HostProcess:
 # -- outcomes -----------------------------------------------------------------------------------------------------------
 
 
-def outcome_of(store: Store, token: str, message: bytes) -> Outcome | None:
-    """What a child reported, None if it did not get to the end of its message. A malformed one is a failure of its own."""
+def outcome_of(store: Store, token: str, frame: protocol.Frame) -> Outcome:
+    """What a child reported; a message that makes no sense is a failure of its own."""
     try:
-        frame = _unpack(message)
-        return None if frame is None else _read(store, token, *frame)
+        return _read(store, token, *frame)
     except (errors.MinipipeError, OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        return Outcome(FAILED, "bad outcome", {"type": "BadOutcome", "message": f"{type(error).__name__}: {error}"[:500]})
+        return bad_outcome(f"{type(error).__name__}: {error}")
 
 
-def verdict(ended: Ended, reported: Outcome | None, cut: bool) -> Outcome:
-    """What an ending means.
+def bad_outcome(why: str) -> Outcome:
+    """An attempt whose report cannot be trusted: nothing of it is used."""
+    return Outcome(FAILED, "bad outcome", {"type": "BadOutcome", "message": why[:500]})
 
-    Args:
-        ended: how the process ended.
-        reported: its outcome, if it sent a whole one. A child sends it as the last thing before it exits, so it counts whatever
-            the exit status is.
-        cut: it began to send one.
 
-    The step's own failures are an error in the outcome, an exit without one, and the signals that a program brings upon itself;
-    any other signal, a lost host or half a message is a crash: something from outside.
+def verdict(ended: Ended, child: Child) -> Outcome:
+    """What an ending without a whole outcome means.
+
+    The step's own failures are an exit and the signals that a program brings upon itself; any other signal, a lost host or half
+    a message is a crash: something from outside.
     """
-    if reported is not None:
-        return reported
+    if child.broken:
+        return bad_outcome(child.broken)
     if ended.status is None:
         return Outcome(CRASHED, "the step host died")
     code = os.waitstatus_to_exitcode(ended.status)
     if code < 0:
         return _killed(-code)
-    if cut:
+    if child.cut:
         return Outcome(CRASHED, "died while it reported its result")
     reason = "exited without a result" if code == 0 else f"exited with code {code}, without a result"
     return Outcome(FAILED, reason, {"type": "Exit", "message": reason})
@@ -175,15 +221,6 @@ def _killed(number: int) -> Outcome:
         return Outcome(FAILED, f"ended by {name}", {"type": name, "message": f"ended by {name}; the log has the Python stack"})
     memory = "; often this means that memory ran out" if number == signal.SIGKILL else ""
     return Outcome(CRASHED, f"killed by {name}", {"type": name, "message": f"killed by {name} from outside{memory}"})
-
-
-def _unpack(message: bytes) -> protocol.Frame | None:
-    unpacker = protocol.Unpacker()
-    unpacker.feed(message)
-    frame = unpacker.next()
-    if frame is not None and not unpacker.empty:
-        raise protocol.BadFrame("bytes after the outcome")
-    return frame
 
 
 def _read(store: Store, token: str, head: dict[str, Any], payloads: list[bytes]) -> Outcome:

@@ -10,6 +10,7 @@ import json
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,9 +86,9 @@ class Unpacker:
         return head, payloads
 
     @property
-    def empty(self) -> bool:
-        """True if no byte is left over."""
-        return not self._buffer
+    def held(self) -> int:
+        """Bytes that belong to no frame yet."""
+        return len(self._buffer)
 
 
 class Channel:
@@ -101,18 +102,20 @@ class Channel:
         self._socket = sock
         self._unpacker = Unpacker()
         self.closed = False
+        self.descriptors: deque[int] = deque()  # that came with frames, in the order of the frames
         sock.setblocking(False)
 
     def fileno(self) -> int:
         """For `select`."""
         return self._socket.fileno()
 
-    def send(self, head: dict[str, Any], payloads: Sequence[bytes] = ()) -> None:
-        """Send one frame; sets `closed` if the other side is gone."""
+    def send(self, head: dict[str, Any], payloads: Sequence[bytes] = (), descriptors: Sequence[int] = ()) -> None:
+        """Send one frame, with open descriptors if need be; sets `closed` if the other side is gone."""
         view = memoryview(pack(head, payloads))
         while view and not self.closed:
             try:
-                view = view[self._socket.send(view) :]
+                sent = socket.send_fds(self._socket, [view], descriptors) if descriptors else self._socket.send(view)
+                view, descriptors = view[sent:], ()
             except BlockingIOError:
                 readable, _, _ = select.select([self._socket], [self._socket], [], 1.0)
                 if readable:
@@ -132,7 +135,8 @@ class Channel:
     def _read(self) -> None:
         while True:
             try:
-                data = self._socket.recv(1 << 18)
+                data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 18, 16)
+                self.descriptors.extend(descriptors)
             except BlockingIOError:
                 return
             except OSError:
@@ -141,6 +145,11 @@ class Channel:
                 self.closed = True
                 return
             self._unpacker.feed(data)
+
+    @property
+    def held(self) -> int:
+        """Bytes that arrived and belong to no whole frame."""
+        return self._unpacker.held
 
     def close(self) -> None:
         """Close the socket."""

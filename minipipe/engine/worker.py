@@ -28,7 +28,7 @@ from minipipe.store.home import Store
 IDLE_LOOK_S = 0.02
 TICK_S = 1.0
 _HOST_TRIES = 3
-_WELCOME_S = 30.0
+_MOST_SPARES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class _Attempt:
     """A running attempt, as the worker remembers it."""
 
     claim: Claim
+    child: hosting.Child
     started: float
     why: str = ""  # "abort", "limit" or "leave" once we decided to end it
     kill_at: float = 0.0
-    message: bytes = b""  # what its child reported
     reported: Outcome | None = None
     ended: hosting.Ended | None = None  # its child is gone, but processes of it may be left
     finished: bool = False  # its outcome is on its way to the store; only its processes are still to go
@@ -117,6 +117,7 @@ class Worker:
                 self._hear()
                 self._advance()
                 self._save()
+                self._dispatch()
                 if self.leave_at is None:
                     self._claim()
             return 0
@@ -152,6 +153,7 @@ class Worker:
         sources: list[Any] = [self._wakeup]
         if self.host is not None and not self.host.lost:
             sources.append(self.host.channel)
+        sources += [one.child.line for one in self.running.values() if not one.child.line.closed]
         readable, _, _ = select.select(sources, [], [], pause)
         if self._wakeup in readable:
             with contextlib.suppress(BlockingIOError):
@@ -168,23 +170,29 @@ class Worker:
     def _hear(self) -> None:
         if self.host is None:
             return
+        for attempt in self.running.values():
+            if attempt.reported is None and not attempt.child.line.closed:
+                self._listen_to(attempt)
+        by_pid = {attempt.child.pid: attempt for attempt in self.running.values()}
         for event in self.host.events():
-            attempt = self.running.get(event.token)
-            if attempt is None:
-                continue
-            if isinstance(event, hosting.Reported):
-                self._reported(attempt, event)
-            elif event.survivors or attempt.why:
-                attempt.ended = event  # `_advance` ends what is left of it, then finishes it
+            ended = by_pid.get(event.pid)
+            if ended is None:
+                continue  # a spare
+            if ended.reported is None:
+                self._listen_to(ended)  # what it wrote just before its end
+            if event.survivors or ended.why:
+                ended.ended = event  # `_advance` ends what is left of it, then finishes it
             else:
-                self._finish(attempt, event)
+                self._finish(ended, event)
         if self.host.lost:
             self._replace_host()
 
-    def _reported(self, attempt: _Attempt, event: hosting.Reported) -> None:
-        attempt.message = event.message
-        attempt.reported = hosting.outcome_of(self.store, event.token, event.message)
-        if attempt.reported is not None and attempt.reported.ending == DONE and not attempt.why:
+    def _listen_to(self, attempt: _Attempt) -> None:
+        frame = attempt.child.outcome()
+        if frame is None:
+            return
+        attempt.reported = hosting.outcome_of(self.store, attempt.claim.lease.token, frame)
+        if attempt.reported.ending == DONE and not attempt.why:
             # Success needs nothing more, and nothing of this task will run again: commit while the process is taken apart.
             # A failed attempt waits for its last process: another attempt may follow, and two must not overlap.
             attempt.finished = True
@@ -192,6 +200,7 @@ class Worker:
 
     def _finish(self, attempt: _Attempt, ended: hosting.Ended) -> None:
         del self.running[attempt.claim.lease.token]
+        attempt.child.line.close()
         if not attempt.finished:
             self.unsaved.append((attempt.claim, self._judge(attempt, ended)))
 
@@ -202,7 +211,7 @@ class Worker:
             return Outcome(FAILED, f"time limit of {limit:g} s", {"type": "TimeLimit", "message": f"ran over {limit:g} s"}, (), spent)
         if attempt.why == "leave":
             return Outcome(RETURNED, f"worker {self.registration.name} left")
-        outcome = hosting.verdict(ended, attempt.reported, bool(attempt.message))
+        outcome = attempt.reported or hosting.verdict(ended, attempt.child)
         return outcome if outcome.duration_s else Outcome(outcome.ending, outcome.reason, outcome.error, outcome.outputs, spent)
 
     def _advance(self) -> None:
@@ -266,7 +275,8 @@ class Worker:
         return Claimant(self.registration.id, self.options.queues, self.options.session, self.left_alone)
 
     def _free_slots(self) -> int:
-        return self.options.slots - sum(not one.claim.controller and not one.finished for one in self.running.values())
+        busy = sum(not one.claim.controller and not one.finished for one in self.running.values())
+        return self.options.slots - busy - sum(not claim.controller for claim in self.waiting)
 
     def _wants_more(self) -> bool:
         return self.leave_at is None and not (self.options.once and self.taken) and self._free_slots() > 0
@@ -300,18 +310,27 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         self.taken += 1
-        host = self._ready_host()
-        spec, payloads = inputs.spec_of(self.store, claim, self.settings)
-        self.running[claim.lease.token] = _Attempt(claim, time.monotonic())
-        self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
-        host.run(spec, payloads)
+        self.waiting.append(claim)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Hand claimed tasks to spare children; those for which none is ready wait for the next."""
+        while self.waiting:
+            if self.host is None:
+                self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES))
+            claim = self.waiting[0]
+            self.host.warm(claim.entry.get("imports", ()))
+            child = self.host.take()
+            if child is None:
+                return
+            spec, payloads = inputs.spec_of(self.store, claim, self.settings)
+            if not child.run(spec, payloads):
+                continue
+            self.waiting.pop(0)
+            self.running[claim.lease.token] = _Attempt(claim, child, time.monotonic())
+            self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
 
     # -- the host -----------------------------------------------------------------------------------------------------
-
-    def _ready_host(self) -> hosting.HostProcess:
-        if self.host is None:
-            self.host = hosting.HostProcess(self.store)
-        return self.host
 
     def _replace_host(self) -> None:
         assert self.host is not None
@@ -321,18 +340,20 @@ class Worker:
             self.host_failures = 0
             tree.kill_all(list(self.running))
             for attempt in list(self.running.values()):
-                self._finish(attempt, hosting.Ended(attempt.claim.lease.token, None, False))
+                self._finish(attempt, hosting.Ended(attempt.child.pid, None, False))
             return
         self.host_failures += 1
-        # Nothing of these attempts ever ran: they go back uncounted.
-        for attempt in [one for one in self.running.values() if not one.finished]:
-            del self.running[attempt.claim.lease.token]
-            self.unsaved.append((attempt.claim, Outcome(RETURNED, "the step host did not start")))
-        self._save()
         if self.host_failures >= _HOST_TRIES:
+            self._return_waiting("the step host did not start")
+            self._save()
             raise errors.EngineError(
                 "the step host cannot be started", words, f"try it by hand: {sys.executable} -c 'import minipipe.engine.host'"
             )
+
+    def _return_waiting(self, reason: str) -> None:
+        """Tasks that were claimed and never started go back uncounted."""
+        self.unsaved += [(claim, Outcome(RETURNED, reason)) for claim in self.waiting]
+        self.waiting.clear()
 
     # -- once a second ------------------------------------------------------------------------------------------------
 
@@ -364,6 +385,7 @@ class Worker:
                 self._end(attempt, "leave", at_once=True)
             return
         self.leave_at = now + self.settings.drain_s
+        self._return_waiting(f"worker {self.registration.name} left")
         steps = len(self.running)
         if steps:
             self.say(

@@ -56,7 +56,6 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
         "private": claim.private,
         "log": str(store.log_path(claim.lease.uid, claim.lease.attempt)),
         "entry": entry,
-        "imports": entry.pop("imports", []),
         "seed": entry.get("seed", DEFAULT_SEED),
         "environment": {"MINIPIPE_TASK": claim.lease.uid},
         "arguments": {row["name"]: json.loads(row["value"]) for row in arguments},

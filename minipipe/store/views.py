@@ -290,7 +290,10 @@ def waiting_reason(
     if status != states.IN_PROGRESS:
         return ""
     if all(worker.id != task["worker_id"] for worker in living):
-        return "its worker died; the next worker takes it up: minipipe worker"
+        owner = store.database.row("SELECT kind FROM worker WHERE id = ?", (task["worker_id"],))
+        if owner is not None and owner["kind"] == AGENT:
+            return "its worker died; the next one takes it up: minipipe worker"
+        return f"its process died; go on: minipipe resume {task['run_name'] or task['uid'][:8]}"
     if steps and steps.get(states.QUEUED) and not steps.get(states.IN_PROGRESS):
         step = store.database.row(_FIRST_QUEUED, (task["id"],))
         return _why_queued(store, step, living) if step is not None else ""
