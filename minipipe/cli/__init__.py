@@ -154,14 +154,18 @@ class Root(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         _prepare_streams()
         try:
-            code = super().main(given, prog_name or "minipipe", **{**extra, "standalone_mode": False})
+            # Not click's own main: it turns a closed pipe into exit code 1.
+            with self.make_context(prog_name or "minipipe", list(given), **extra) as context:
+                code = self.invoke(context)
             sys.stdout.flush()
+        except click.exceptions.Exit as stop:
+            code = stop.exit_code
         except BaseException as error:
             code = _explain(error, given)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-@click.group(cls=Root, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("minipipe", cls=Root, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="minipipe", message="%(prog)s %(version)s")
 @click.pass_context
 def root(context: click.Context) -> None:
@@ -203,7 +207,7 @@ def _explain(error: BaseException, args: list[str]) -> int:
 
 
 def _tell(error: BaseException, args: list[str]) -> int:
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, (KeyboardInterrupt, EOFError, click.Abort)):
         return _report(args, "Interrupted", 130, "interrupted")
     if isinstance(error, errors.MinipipeError):
         return _report(args, type(error).__name__, error.exit_code, error.message, error.cause, error.hint)

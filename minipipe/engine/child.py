@@ -365,7 +365,7 @@ def _load_inputs(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> d
 
 def _arrange(function: Callable[..., Any], values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Positional and keyword arguments for a call; surplus ``*args`` are stored under "0", "1" … (ClearML's rule)."""
-    surplus = []
+    surplus: list[Any] = []
     while str(len(surplus)) in values:
         surplus.append(values.pop(str(len(surplus))))
     if not surplus and not getattr(getattr(function, "__code__", None), "co_posonlyargcount", 1):
@@ -399,7 +399,9 @@ def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
 
 
 def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -> _Result:
-    outputs, payloads, total = [], [], 0
+    outputs: list[dict[str, Any]] = []
+    payloads: list[bytes] = []
+    total = 0
     for index, (name, value) in enumerate(results):
         if type(value) in _SCALARS:
             outputs.append({"name": name, "scalar": json.dumps(value), "type": type(value).__name__, "text": str(value)})

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from minipipe.engine import child, tree
 from minipipe.engine.protocol import Channel
@@ -49,7 +50,8 @@ class Host:
         self.channel.send({"event": "ready"})
         while not self.channel.closed:
             idle = self.owed > 0 or bool(self.wanted)
-            readable, _, _ = select.select([self.channel, self.wakeup], [], [], 0 if idle else None)
+            sources: list[Any] = [self.channel, self.wakeup]
+            readable, _, _ = select.select(sources, [], [], 0 if idle else None)
             if self.wakeup in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wakeup, 4096)

@@ -50,8 +50,6 @@ class Callbacks:
             try:
                 tasks.wait(self.run.store, self._turn, timeout_s=0.2)
             except errors.MinipipeError as error:
-                if self._quit:
-                    return
                 self.run.fail(error)
                 return
 
@@ -80,7 +78,11 @@ class Callbacks:
             self.nodes.pop(step_id, None)
 
     def _before(self, step: Step, node: Node) -> None:
+        before = dict(node.parameters)
         answer = self._call(step.spec.before, node, node.parameters)
+        if self.run.failure is None and answer is not False and _differs(before, node.parameters):
+            values = {name.removeprefix("kwargs/"): value for name, value in node.parameters.items()}
+            self.run.change_arguments(step, values)
         if self.run.failure is None:
             tasks.release(self.run.store, step.id, skip=answer is False)
 
@@ -128,3 +130,8 @@ class Callbacks:
             traceback.print_exc()
             self.run.fail(error)
             return None
+
+
+def _differs(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """True if a callback changed the arguments; compared by identity, so that no lazy result is fetched."""
+    return before.keys() != after.keys() or any(before[name] is not after[name] for name in before)

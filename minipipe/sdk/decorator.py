@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, states
 from minipipe.sdk import arguments, launch, logger, notice, proxy, session
@@ -94,14 +94,6 @@ class PipelineDecorator:
 
     # -- components ---------------------------------------------------------------------------------------------------
 
-    @overload
-    @classmethod
-    def component(cls, _func: Callable[P, R]) -> Callable[P, R]: ...
-
-    @overload
-    @classmethod
-    def component(cls, _func: None = None, **kwargs: Any) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-
     @classmethod
     def component(
         cls,
@@ -138,7 +130,7 @@ class PipelineDecorator:
         continue_behaviour: dict[str, bool] | None = None,
         stage: str | None = None,
         time_limit: float | None = None,
-    ) -> Any:
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make a function a step of pipelines.
 
         Args:
@@ -186,7 +178,7 @@ class PipelineDecorator:
             },
         )
 
-        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
             spec = StepSpec(
                 name=name or _inner(function).__name__,
                 function=function,
@@ -317,7 +309,7 @@ class PipelineDecorator:
 
             return pipeline
 
-        return decorate(_func) if _func is not None else decorate  # type: ignore[return-value]
+        return decorate(_func) if _func is not None else decorate
 
     # -- the running pipeline -----------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, settings, states
@@ -126,10 +126,11 @@ def _adopt(
     signature: inspect.Signature,
 ) -> tuple[Run, dict[str, Any]]:
     """Worker mode: this process executes the run's task; its stored arguments override those in code, its end is the run's."""
-    row = store.database.row("SELECT id, uid, attempt, type FROM task WHERE uid = ?", (running.uid,))
+    row = store.database.row("SELECT id, uid, attempt, type, version FROM task WHERE uid = ?", (running.uid,))
     if row is None or row["type"] != states.TaskTypes.controller:
         raise errors.NotSupported("a pipeline cannot be started inside a step yet", hint="start it from a script of its own")
     given = _stored_arguments(store, row["id"], definition, given, signature)
+    options = replace(options, version=row["version"] or "")
     return Run(store, row["id"], row["uid"], None, options, again=row["attempt"] > 1), given
 
 

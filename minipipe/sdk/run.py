@@ -184,11 +184,7 @@ class Run:
     def _new_task(
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
     ) -> tasks.NewTask:
-        unstable = [*given.unstable, *code.key.unstable]
-        if unstable and spec.cache:
-            text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
-            warnings.warn(text, UserWarning, stacklevel=5)
-        key_base = None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
+        key_base = self._key_base(spec, name, given, code)
         parents = [(parent, "data") for parent in given.parents] + [(self._parent(parent, name), "order") for parent in spec.parents]
         direct = {parent for parent, _ in parents}
         parents += [(parent, "control") for parent in sorted(controls - direct)]
@@ -222,6 +218,21 @@ class Run:
             monitors=spec.monitors,
             tags=(*spec.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
         )
+
+    def _key_base(self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured) -> str | None:
+        unstable = [*given.unstable, *code.key.unstable]
+        if unstable and spec.cache:
+            text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
+            warnings.warn(text, UserWarning, stacklevel=6)
+        return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
+
+    def change_arguments(self, step: Step, values: dict[str, Any]) -> None:
+        """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them)."""
+        with self._lock:
+            given = arguments.encode(self.store, step.name, self.uid, values)
+            code = capture.capture(step.spec.function, step.name, step.spec.helpers, self.options.local_imports)
+            key_base = self._key_base(step.spec, step.name, given, code)
+            tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
     def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
         refresh = {part.strip() for part in self.settings.refresh.split(",")}

@@ -109,7 +109,12 @@ _CLAIM_SESSION = _CLAIM.format(
 
 
 def claim(
-    store: Store, connection: sqlite3.Connection, who: Claimant, controller: bool, excluding: Collection[str] = ()
+    store: Store,
+    connection: sqlite3.Connection,
+    who: Claimant,
+    controller: bool,
+    excluding: Collection[str] = (),
+    token: str = "",
 ) -> Claim | None:
     """Take the next queued task. Part of the caller's transaction.
 
@@ -120,7 +125,7 @@ def claim(
         controller: look for a controller (which takes no step slot) or for a step.
         excluding: queues not to serve now.
     """
-    values = {
+    values: dict[str, Any] = {
         "worker": who.worker_id,
         "token": fresh_id(),
         "now": time.time(),

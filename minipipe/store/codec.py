@@ -355,6 +355,16 @@ SAFE_CODECS = frozenset(_READERS) - {"pickle"}
 # -- previews -----------------------------------------------------------------------------------------------------------
 
 
+def _short_repr() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = 6
+    short.maxstring, short.maxother, short.maxlevel = 80, 120, 3
+    return short
+
+
+_SHORT = _short_repr()
+
+
 def preview(value: object) -> str:
     """At most 200 characters that say what a value is; never raises, whatever its ``__repr__`` does."""
     try:
@@ -369,7 +379,7 @@ def _describe(value: Any) -> str:
     kind = type(value)
     if kind is str:
         return cast(str, value[:PREVIEW_CHARACTERS])
-    short = reprlib.Repr(maxlist=6, maxtuple=6, maxdict=6, maxset=6, maxstring=80, maxother=120, maxlevel=3)
+    short = _SHORT
     if kind in (list, tuple, set, frozenset, dict) and len(value) > 6:
         return f"{len(value)} items: {short.repr(value)}"
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

@@ -297,6 +297,22 @@ def release(store: Store, task_id: int, skip: bool = False) -> None:
             promote.promote(store, connection, [task_id], now)
 
 
+def change_arguments(
+    store: Store, task_id: int, parameters: Sequence[Parameter], links: Sequence[Link], key_base: str | None
+) -> None:
+    """Replace the arguments of a step that its controller still holds. Transaction effect: one commit."""
+    now = time.time()
+    with store.database.write(durable=False) as connection:
+        connection.execute(
+            "DELETE FROM parameter WHERE task_id = ? AND section IN ('kwargs', 'kwargs_artifacts')", (task_id,)
+        )
+        connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('input', 'reference')", (task_id,))
+        insert_parameters(connection, task_id, parameters)
+        for link in links:
+            _insert_link(store, connection, task_id, link, now)
+        connection.execute("UPDATE task SET key_base = ? WHERE id = ?", (key_base, task_id))
+
+
 def open_gate(store: Store, task_id: int) -> None:
     """Let the children of an ended step go on: its callbacks have run. Transaction effect: one durable commit."""
     now = time.time()

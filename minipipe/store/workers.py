@@ -132,6 +132,7 @@ def _give_back(store: Store, worker_id: int, kind: str, max_crashes: int) -> lis
             "SELECT id, uid, status, crashes, abort_requested, run_name FROM task WHERE worker_id = ? AND status = 'in_progress'",
             (worker_id,),
         ).fetchall()
+        settled: list[tuple[int, str]] = []
         for task in rows:
             status, reason, crash = _after_death(task, kind, max_crashes)
             if status == "queued":  # what a lost attempt uploaded does not mix with the next one's
@@ -143,7 +144,10 @@ def _give_back(store: Store, worker_id: int, kind: str, max_crashes: int) -> lis
             )
             if kind == PROCESS:
                 promote.stop_steps(connection, task["id"], reason, now, private=True)
-            promote.settle(store, connection, task["id"], status, now)
+            settled.append((task["id"], status))
+        # After all moves: a failure that stops its run's other steps must find those that just went back to their queue.
+        for task_id, status in settled:
+            promote.settle(store, connection, task_id, status, now)
     return [task["uid"] for task in rows]
 
 

@@ -148,11 +148,11 @@ def test_words_of_the_script_must_stand_after_two_dashes() -> None:
 
 
 def test_a_queued_run_is_followed_to_its_end_and_its_prints_are_shown_once() -> None:
-    write("print('loading')\n" + CHAIN + START + "print('never here')\n")
+    write("print('loading')\n" + CHAIN + START + "print('afterwards')\n")
 
     done = command("run", "flow.py", check=0)
 
-    assert done.stdout == "loading\nresult 20 'none'\n"
+    assert done.stdout == "loading\nresult 20 'none'\nafterwards\n"
     assert ran() == ["first", "second"]
     assert "completed first " in done.stderr
     assert re.search(r"^completed second \d+\.\ds b=20$", done.stderr, re.MULTILINE)
