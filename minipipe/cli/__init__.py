@@ -154,15 +154,19 @@ class Root(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         _prepare_streams()
         try:
-            # Not click's own main: it turns a closed pipe into exit code 1.
-            with self.make_context(prog_name or "minipipe", list(given), **extra) as context:
-                code = self.invoke(context)
+            code = self._perform(given, prog_name or "minipipe", extra)
             sys.stdout.flush()
-        except click.exceptions.Exit as stop:
-            code = stop.exit_code
         except BaseException as error:
             code = _explain(error, given)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def _perform(self, args: list[str], prog_name: str, extra: dict[str, Any]) -> Any:
+        # Not click's own main: it turns a closed pipe into exit code 1.
+        try:
+            with self.make_context(prog_name, list(args), **extra) as context:
+                return self.invoke(context)
+        except click.exceptions.Exit as stop:
+            return stop.exit_code
 
 
 @click.group("minipipe", cls=Root, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

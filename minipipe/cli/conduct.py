@@ -39,7 +39,7 @@ class Order:
         session: marks what it starts; already in the environment.
         script: to be run here; None to follow `runs` only.
         arguments: of the script.
-        runs: row ids of older runs that it goes on with.
+        runs: older runs that it goes on with: row id, number of attempts before.
         logs: show the steps' consoles.
         detach: start no pool and do not wait.
         timeout_s: the runs are aborted after so long; None for never.
@@ -49,7 +49,7 @@ class Order:
     session: str
     script: Path | None = None
     arguments: tuple[str, ...] = ()
-    runs: tuple[int, ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
     logs: bool = False
     detach: bool = False
     timeout_s: float | None = None
@@ -319,4 +319,3 @@ class _Conductor:
 
     def _script_name(self) -> str:
         return script.shown_path(str(self.order.script)) if self.order.script is not None else "the script"
-

@@ -136,7 +136,7 @@ class _Log:
             yield from map(_text, parts)
         if final and self.rest:
             last, self.rest = self.rest, b""
-            yield _text(last)
+            yield from map(_text, last.removesuffix(b"\n").split(b"\n"))
 
     def raw(self) -> Iterator[bytes]:
         """All new bytes, the first line included."""

@@ -269,9 +269,10 @@ class Follower:
     # -- logs ---------------------------------------------------------------------------------------------------------
 
     def _find_logs(self, store: Store) -> None:
+        before = dict(self.scope.runs)
         for run in sessions.runs(store, self.scope):
             key = (run["id"], run["attempt"])
-            if run["attempt"] and key not in self._relays:
+            if run["attempt"] > before.get(run["id"], 0) and key not in self._relays:
                 printed = self.console.printed
                 self._relays[key] = _Relay(_Tail(store.log_path(run["uid"], run["attempt"])), printed, list(printed))
         if self.style.logs:

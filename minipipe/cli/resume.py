@@ -59,7 +59,7 @@ def resume(
         code = f"current ({os.path.basename(entry['file'])} changed)" if changed else "current"
         print(f"resumed {task['uid'][:8]}: {steps} kept; code: {code}", file=sys.stderr)
     mine = new_session()
-    order = Order(mine, None, (), (task["id"],), logs, detach, None, found.traceback)
+    order = Order(mine, None, (), ((task["id"], task["attempt"]),), logs, detach, None, found.traceback)
     if entry.get("mode"):
         order = _here(order, task, entry)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -12,6 +13,7 @@ from minipipe import settings
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.engine.worker import Options, Worker
+from minipipe.store import workers
 from minipipe.store.home import Store
 
 
@@ -39,9 +41,25 @@ def worker(out: Output, queues: tuple[str, ...], jobs: int | None, once: bool, u
     served = tuple(dict.fromkeys(queues)) or Options().queues
     options = Options(queues=served, slots=found.slots, once=once, until_idle=until_idle, name=name)
     speaker = _Speaker(out)
-    serving = Worker(store, options, speaker.say)
-    speaker.welcome(store, serving)
-    return serving.run()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _leave_early)
+    serving: Worker | None = None
+    try:
+        serving = Worker(store, options, speaker.say)
+        speaker.welcome(store, serving)
+        return serving.run()
+    except _LeftEarly:
+        if serving is not None:
+            workers.leave(store, serving.registration)
+        return 0
+
+
+class _LeftEarly(BaseException):
+    """A signal came before the worker's loop listens for signals: nothing was claimed yet."""
+
+
+def _leave_early(number: int, frame: object) -> None:
+    raise _LeftEarly
 
 
 class _Speaker:

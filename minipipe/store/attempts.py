@@ -15,6 +15,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from blake3 import blake3
+
 from minipipe import states
 from minipipe.context import Lease
 from minipipe.ids import fresh_id
@@ -101,7 +103,7 @@ UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, att
        SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
           AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
         ORDER BY priority DESC, ticket, id LIMIT 1)
-RETURNING id, uid, name, attempt, controller, entry, time_limit_s, parent_id, session, private"""
+RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, session, private"""
 _CLAIM_PUBLIC = _CLAIM.format(whose="private = 0 AND queue = :queue")
 _CLAIM_SESSION = _CLAIM.format(
     whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))"
@@ -124,10 +126,11 @@ def claim(
         who: the claiming worker.
         controller: look for a controller (which takes no step slot) or for a step.
         excluding: queues not to serve now.
+        token: the new attempt's; default a random one.
     """
     values: dict[str, Any] = {
         "worker": who.worker_id,
-        "token": fresh_id(),
+        "token": token or fresh_id(),
         "now": time.time(),
         "controller": int(controller),
         "session": who.session,
@@ -142,14 +145,15 @@ def claim(
                 rows = connection.execute(_CLAIM_PUBLIC, {**values, "queue": queue}).fetchall()
             if rows:
                 break
-    if not rows:
-        return None
-    row = rows[0]
+    return _as_claim(connection, rows[0]) if rows else None
+
+
+def _as_claim(connection: sqlite3.Connection, row: sqlite3.Row) -> Claim:
     run = row["uid"]
     if row["parent_id"] is not None:
         run = connection.execute("SELECT uid FROM task WHERE id = ?", (row["parent_id"],)).fetchone()[0]
     return Claim(
-        Lease(row["id"], row["uid"], row["attempt"], values["token"]),
+        Lease(row["id"], row["uid"], row["attempt"], row["token"]),
         row["name"],
         bool(row["controller"]),
         json.loads(row["entry"]),
@@ -195,8 +199,8 @@ def start_here(store: Store, task_id: int, worker_id: int) -> Lease:
     with store.database.write() as connection:
         row = connection.execute(
             "UPDATE task SET status = 'in_progress', worker_id = ?, token = ?, attempt = attempt + 1, started_at = ?,"
-            " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0, retries = 0, crashes = 0, returns = 0"
-            " WHERE id = ? RETURNING uid, attempt",
+            " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0,"
+            " retries = 0, crashes = 0, returns = 0 WHERE id = ? RETURNING uid, attempt",
             (worker_id, token, now, now, task_id),
         ).fetchall()[0]
     return Lease(task_id, row["uid"], row["attempt"], token)
@@ -241,20 +245,39 @@ def finish(store: Store, lease: Lease, outcome: Outcome, max_crashes: int = 3, w
             (lease.task,),
         ).fetchone()
         if row is None or row["token"] != lease.token:
+            _let_go(outcome)
             return Finished(None, "another attempt owns the task")
-        if row["status"] != states.IN_PROGRESS:
-            return Finished(row["status"], row["reason"])  # our own earlier commit, which raised and still was stored
+        if row["status"] != states.IN_PROGRESS:  # our own earlier commit, which raised and still was stored
+            _let_go(outcome)
+            return Finished(row["status"], row["reason"], _claimed_before(connection, lease))
         verdict = _decide(row, outcome, max_crashes, now)
         if verdict.status == states.COMPLETED:
             _store_outputs(store, connection, lease, outcome, now)
         _move(connection, lease, verdict, outcome, now)
         _follow(store, connection, lease, verdict, outcome, now)
         if who is not None:
-            following = claim(store, connection, who, controller=False)
+            following = claim(store, connection, who, controller=False, token=_next_token(lease))
+    _let_go(outcome)
+    return Finished(verdict.status, verdict.reason, following)
+
+
+def _let_go(outcome: Outcome) -> None:
     for output in outcome.outputs:
         if output.encoded is not None and output.encoded.writer is not None:
             output.encoded.writer.close()
-    return Finished(verdict.status, verdict.reason, following)
+
+
+def _next_token(lease: Lease) -> str:
+    """The token of the attempt that is claimed together with this one's ending: as random as its own, and known again when the
+    commit raised although it was stored. A random one would leave that task in progress for ever, under a worker that lives."""
+    return blake3(lease.token.encode()).hexdigest()[:32]
+
+
+def _claimed_before(connection: sqlite3.Connection, lease: Lease) -> Claim | None:
+    rows = connection.execute(
+        "SELECT * FROM task WHERE status = 'in_progress' AND token = ?", (_next_token(lease),)
+    ).fetchall()
+    return _as_claim(connection, rows[0]) if rows else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,21 +25,21 @@ class Scope:
         session: what the command marks new tasks with.
         after: row id of the newest task that is older than the command; 0 if the store was empty.
         event: number of the last change before the command.
-        runs: row ids of older runs that it goes on with.
+        runs: older runs that it goes on with: row id, number of attempts before.
     """
 
     session: str
     after: int = 0
     event: int = 0
-    runs: tuple[int, ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
         """Values of the statements' parameters."""
-        return {"session": self.session, "after": self.after, "runs": json.dumps(self.runs)}
+        return {"session": self.session, "after": self.after, "runs": json.dumps([run for run, _ in self.runs])}
 
 
-def scope_from_now(store: Store | None, session: str, runs: tuple[int, ...] = ()) -> Scope:
+def scope_from_now(store: Store | None, session: str, runs: tuple[tuple[int, int], ...] = ()) -> Scope:
     """A scope that begins now. Transaction effect: one read; None stands for a store that is not there yet."""
     if store is None:
         return Scope(session, runs=runs)

@@ -486,7 +486,8 @@ def _same_work(connection: sqlite3.Connection, row: sqlite3.Row, new: NewTask) -
 def _start_again(store: Store, connection: sqlite3.Connection, task_id: int, new: NewTask, now: float) -> None:
     connection.execute(
         "UPDATE task SET status = 'pending', reason = 'resumed', revive = 0, abort_requested = 0, hold = ?, retries = 0,"
-        " crashes = 0, returns = 0, not_before = 0, error = NULL, ended_at = NULL, updated_at = ?, waiting_on = 0, entry = ? WHERE id = ?",
+        " crashes = 0, returns = 0, not_before = 0, error = NULL, ended_at = NULL, updated_at = ?, waiting_on = 0,"
+        " entry = ? WHERE id = ?",
         (new.hold, now, json.dumps(new.entry), task_id),
     )
     connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('output', 'code')", (task_id,))

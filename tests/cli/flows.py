@@ -76,7 +76,9 @@ def third(b):
 
 @PipelineDecorator.pipeline(name="chain", project="tests", version="1.0")
 def chain(n=1):
-    print("result", int(third(second(first(n)))))
+    b = second(first(n))
+    c = third(b)
+    print("result", int(b), int(c))
 """
 )
 

@@ -73,7 +73,9 @@ def test_the_version_is_the_package_version(cli: Invoke) -> None:
         (("status", "--format", "xml"), "'xml' is not one of", "minipipe status -h"),
     ],
 )
-def test_a_wrong_command_line_is_exit_2_with_the_next_thing_to_type(cli: Invoke, args: tuple[str, ...], message: str, hint: str) -> None:
+def test_a_wrong_command_line_is_exit_2_with_the_next_thing_to_type(
+    cli: Invoke, args: tuple[str, ...], message: str, hint: str
+) -> None:
     result = cli(*args)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -131,7 +133,9 @@ def test_ctrl_c_is_exit_130(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("verb", [("show",), ("logs", "x"), ("artifacts", "x"), ("get", "a/b/c"), ("cache", "why", "x"), ("abort", "x")])
+@pytest.mark.parametrize(
+    "verb", [("show",), ("logs", "x"), ("artifacts", "x"), ("get", "a/b/c"), ("cache", "why", "x"), ("abort", "x")]
+)
 def test_without_a_store_verbs_that_need_one_are_exit_4_and_make_none(cli: Invoke, verb: tuple[str, ...], tmp_path: Path) -> None:
     result = cli(*verb, "--json")
     assert result.exit_code == 4
@@ -232,7 +236,9 @@ def test_output_that_its_encoding_cannot_hold_is_escaped(filled: Filled, command
     assert b"gr\\xfcn" in done.stdout
 
 
-@pytest.mark.parametrize("args", [("status",), ("show",), ("logs", "@last"), ("--help",), ("queue", "--json"), ("get", "@last/load/x", "-o", "-")])
+@pytest.mark.parametrize(
+    "args", [("status",), ("show",), ("logs", "@last"), ("--help",), ("queue", "--json"), ("get", "@last/load/x", "-o", "-")]
+)
 def test_a_closed_pipe_ends_a_verb_silently_with_0(filled: Filled, args: tuple[str, ...]) -> None:
     run = filled.run()
     step = filled.step(run, "load")

@@ -55,14 +55,24 @@ def test_durations_have_one_or_two_units(seconds: float | None, shown: str) -> N
     assert output.duration(seconds) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(41, "41s ago"), (400, "6m ago"), (7300, "2h ago"), (3e5, "3d ago"), (-5, "0s ago")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(41, "41s ago"), (400, "6m ago"), (7300, "2h ago"), (3e5, "3d ago"), (-5, "0s ago")]
+)
 def test_ages_have_one_unit(seconds: float, shown: str) -> None:
     assert output.ago(seconds) == shown
 
 
 @pytest.mark.parametrize(
     ("number", "shown"),
-    [(0, "0 B"), (412, "412 B"), (6100, "6.1 kB"), (999_960, "1.0 MB"), (1_900_000_000, "1.9 GB"), (3 * 10**15, "3000.0 TB"), (None, "")],
+    [
+        (0, "0 B"),
+        (412, "412 B"),
+        (6100, "6.1 kB"),
+        (999_960, "1.0 MB"),
+        (1_900_000_000, "1.9 GB"),
+        (3 * 10**15, "3000.0 TB"),
+        (None, ""),
+    ],
 )
 def test_sizes_are_powers_of_a_thousand(number: int | None, shown: str) -> None:
     assert output.size(number) == shown

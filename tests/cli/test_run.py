@@ -114,14 +114,15 @@ def test_a_traceback_shows_the_frames_of_the_user_and_counts_ours() -> None:
         (str(Path("flow.py").absolute()), line) for line in ("7", "5", "2")
     ]
     assert "… 1 minipipe frame, --traceback full\n" in done.stderr
-    assert "error: flow.py raised ValueError: no good\n  cause: flow.py:2, in broken:  raise ValueError('no good')\n" in done.stderr
+    assert "error: flow.py raised ValueError: no good\n" in done.stderr
+    assert "  cause: flow.py:2, in broken:  raise ValueError('no good')\n" in done.stderr
     assert "minipipe/cli/script.py" in full.stderr
 
 
 def test_a_syntax_error_names_its_line() -> None:
     done = command("run", write("x = 1\ny = = 2\n"), check=1)
 
-    assert "flow.py\", line 2" in done.stderr
+    assert 'flow.py", line 2' in done.stderr
     assert "error: flow.py raised SyntaxError: invalid syntax" in done.stderr
 
 
@@ -182,7 +183,7 @@ def test_a_controller_that_runs_here_has_its_steps_served_by_the_pool() -> None:
 
 
 def test_inline_runs_everything_in_this_process_whatever_the_script_says() -> None:
-    body = CHAIN.replace('note("first")', 'note(f"first:{os.getpid()}")').replace('note("second")', 'note(f"second:{os.getpid()}")')
+    body = re.sub(r'note\("(first|second)"\)', r'note(f"\1:{os.getpid()}")', CHAIN)
     write(body + LOCALLY + "print(os.getpid())\n")
 
     done = command("run", "--inline", "flow.py", check=0)
@@ -265,7 +266,7 @@ def test_an_unknown_parameter_ends_the_command_before_anything_is_queued() -> No
 def test_a_value_of_the_wrong_type_ends_the_command_before_anything_is_queued() -> None:
     done = command("run", write(CHAIN + START), "--set", "n=many", check=2)
 
-    assert re.search(r"^error: parameter 'n': cannot read 'many' as int", done.stderr)
+    assert re.search(r"^error: parameter 'n': cannot read 'many' as int$", done.stderr, re.MULTILINE)
     assert facts("SELECT count(*) FROM task") == [(0,)]
 
 
@@ -335,7 +336,7 @@ def test_an_error_in_the_logic_of_a_local_pipeline_is_the_failure_of_the_run() -
 
     done = command("run", write(text), check=1)
 
-    assert 'KeyError: \'logic\'' in done.stderr
+    assert "KeyError: 'logic'" in done.stderr
     assert "in chain" in done.stderr
     assert re.search(r"^error: run [0-9a-f]{8} failed: KeyError: 'logic'$", done.stderr, re.MULTILINE)
 

@@ -127,7 +127,9 @@ def _database(store: _Store) -> Iterator[str]:
 
 
 def _bytes(store: _Store) -> Iterator[str]:
-    used = {row[0]: row[1] for row in store.rows("SELECT digest, count(*) FROM artifact WHERE digest IS NOT NULL GROUP BY digest")}
+    used = {
+        row[0]: row[1] for row in store.rows("SELECT digest, count(*) FROM artifact WHERE digest IS NOT NULL GROUP BY digest")
+    }
     blobs = {row["digest"]: row for row in store.rows("SELECT digest, size, refs, bytes FROM blob")}
     for digest in used.keys() - blobs.keys():
         yield f"I2 artifact names {digest[:8]}, which has no blob row"
@@ -261,11 +263,9 @@ def _counts(store: _Store) -> Iterator[str]:
         # already; every other ending has one try that is counted nowhere else.
         ending = next(event for event in reversed(era) if event["new"] in ENDED - {"published"})
         allowed = {"queued": {0}, "pending": {0, 1}}.get(ending["old"], {0, 1} if task["crashes"] else {1})
-        again = task["retries"] + task["crashes"] + task["returns"]
-        if tries - again not in allowed:
-            yield (
-                f"I7 {name} was tried {tries} times: {task['retries']} retries, {task['crashes']} crashes, {task['returns']} returns"
-            )
+        if tries - task["retries"] - task["crashes"] - task["returns"] not in allowed:
+            counted = ", ".join(f"{task[column]} {column}" for column in ("retries", "crashes", "returns"))
+            yield f"I7 {name} was tried {tries} times: {counted}"
 
 
 def _modes(store: _Store) -> Iterator[str]:

@@ -1,0 +1,69 @@
+"""What every test may ask for: a store of its own, a way to wait, an environment without settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minipipe.ids import fresh_id
+from minipipe.store.home import Store
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test sees the defaults, and what it sets ends with it."""
+    for name in [name for name in os.environ if name.startswith("MINIPIPE_")]:
+        monkeypatch.delenv(name)
+    yield
+    for name in [name for name in os.environ if name.startswith("MINIPIPE_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed, empty store, made once; making one imports sqlite-utils and syncs, copying one does not."""
+    path = tmp_path_factory.mktemp("template") / "store"
+    Store.open(path, durability="fast").close()
+    os.truncate(path / "ballast", 0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def copy_store(template: Path) -> Callable[[Path], Store]:
+    """`copy_store(path)` opens a fresh store there, with an id of its own."""
+
+    def copy(path: Path) -> Store:
+        shutil.copytree(template, path)
+        store = Store.open(path, create=False, durability="fast")
+        with store.database.write() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'store_id'", (fresh_id(),))
+        return store
+
+    return copy
+
+
+@pytest.fixture
+def store(tmp_path: Path, copy_store: Callable[[Path], Store]) -> Iterator[Store]:
+    """A fresh store in the test's folder; not synced to the disk."""
+    opened = copy_store(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """`wait_for(condition, timeout=10)`: return once `condition()` is true, fail the test when the seconds run out."""
+
+    def wait(condition: Callable[[], object], timeout: float = 10.0) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() >= end:
+                pytest.fail(f"still waiting after {timeout:g} s")
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,39 @@
+"""Each flow script runs once per mode, whatever number of test processes there is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from sdk_scripts import Ran, read_flow, run_flow
+
+
+@pytest.fixture(scope="session")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Ran]]:
+    """Runs a flow script in a mode, or reads what another test process has run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    found: dict[tuple[str, str], Ran] = {}
+
+    def ran(name: str, mode: str) -> Ran:
+        if (name, mode) not in found:
+            folder = shared / f"{name}-{mode}"
+            with FileLock(shared / f"{name}-{mode}.lock"):
+                if not (folder / "done.json").exists():
+                    folder.mkdir()
+                    run_flow(folder, name, mode)
+            found[name, mode] = read_flow(folder, mode)
+        return found[name, mode]
+
+    yield ran
+    for one in found.values():
+        one.left.store.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder for one test's scripts."""
+    return tmp_path

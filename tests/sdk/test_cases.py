@@ -1,0 +1,29 @@
+"""Every case of every flow script, with its controller in its own process and as a task of a worker.
+
+A case is a sentence of the contract; its assertions stand in the flow script, in the logic of a pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sdk_scripts import Ran, cases_of
+
+FLOWS = ("calls",)
+CASES = [(flow, name, ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
+
+
+@pytest.mark.parametrize(("name", "case", "ends"), CASES, ids=[case for _, case, _ in CASES])
+def test_in_local_mode(name: str, case: str, ends: str, flow: Callable[[str, str], Ran]) -> None:
+    ran = flow(name, "local")
+
+    assert ran.left.run(case)["status"] == ends, ran.explain(case)
+    assert (ran.left.end(case)["type"] is None) == (ends == "completed"), ran.left.end(case)
+
+
+@pytest.mark.parametrize(("name", "case", "ends"), CASES, ids=[case for _, case, _ in CASES])
+def test_in_remote_mode(name: str, case: str, ends: str, flow: Callable[[str, str], Ran]) -> None:
+    ran = flow(name, "remote")
+
+    assert ran.left.run(case)["status"] == ends, ran.explain(case)
