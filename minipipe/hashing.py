@@ -5,10 +5,9 @@ walked by its typed content and each object becomes a short, self-delimiting *co
 on tag, 0xff, BLAKE3 of the payload. Dicts and sets sort the codes of what they hold. Everything that is no builtin goes
 through the same door as in pickle: ``copyreg.dispatch_table``, then ``__reduce_ex__(4)``.
 
-The walk is a stack of generators, one per container, so that depth costs memory and not recursion. Without cycles,
-sharing is invisible: ``[a, a]`` is ``[a, copy of a]``. In a cycle, an object met again while it is open becomes the
-distance to it, counted in open objects. Tarjan's algorithm tells where a cycle is closed: its first object then has a
-code of its own, and the others become places in it.
+The walk is a stack of generators, one per open object, so that depth costs memory and not recursion. Sharing is
+invisible: ``[a, a]`` is ``[a, copy of a]``. An object that is met inside itself becomes its distance up the stack; sets
+and the keys of dicts have no order that could tell such distances apart, so a cycle through them is refused.
 """
 
 from __future__ import annotations
@@ -18,25 +17,22 @@ import contextlib
 import copyreg
 import decimal
 import enum
-import errno
 import fractions
 import functools
 import itertools
 import math
-import operator
-import os
-import pathlib
-import stat
 import struct
 import sys
 import types
 import uuid
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
 
+from minipipe import contents
 from minipipe.errors import MinipipeError
 
 FORMAT = 1
@@ -44,12 +40,12 @@ FORMAT = 1
 
 _INLINE = 255  # payloads shorter than this stand in the code itself
 _DEEPEST = 200_000  # a __reduce_ex__ that makes a new object of itself for ever must end somewhere
-_AGAIN = 100_000  # a set of objects that know each other is walked from each of them: factorial at worst, so bounded
-_CHUNK = 1 << 20
+_AGAIN = 100_000  # what holds a cycle is walked at each place where it is met: factorial at worst, so bounded
+_NO_CYCLE = sys.maxsize
 
 _Callback = Callable[[object], str | None]
-# A container's walk: yields (child, scoped), is sent the child's code, returns its own.
-_Branch = Generator[tuple[object, bool], bytes, bytes]
+_Steps = Generator[object, bytes, bytes]
+"""The walk of one object: yields what it holds, is sent its code, returns the object's own code."""
 
 
 class Unstable(MinipipeError):
@@ -65,7 +61,7 @@ class Unstable(MinipipeError):
 
 
 class _Refused(Exception):
-    """Why one object has no digest; `_Walk.run` knows where it is and turns this into `Unstable`."""
+    """Why the innermost open object has no digest; `_Walk.run` turns this into `Unstable`."""
 
 
 # -- bytes and parts ---------------------------------------------------------------------------------------------------
@@ -121,11 +117,11 @@ def value_digest(
     Raises:
         Unstable: something in the value has no stable digest.
     """
-    first = _Walk(reference, code, name)
-    found = first.run(value)
-    if first.doubtful:
+    walk = _Walk(reference, code, name)
+    found = walk.run(value)
+    if walk.doubtful:
         # Asked twice: what differs within one process differs between two.
-        _Walk(reference, code, name, first).run(value)
+        _Walk(reference, code, name, walk.trail).run(value)
     return digest_bytes(found, "value")
 
 
@@ -190,143 +186,96 @@ def _named(kind: str, *texts: str) -> bytes:
 # -- the walk ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
 class _Frame:
-    """One open container: its generator, its place among the open objects, and the lowest place it refers back to."""
+    """One open object: its walk, and the lowest place on the stack that something in it refers back to."""
 
-    __slots__ = ("branch", "cyclic", "first", "index", "kind", "low", "mark", "scoped", "value")
-
-    def __init__(
-        self, value: object, kind: str, branch: _Branch, first: tuple[object, bool], index: int, scoped: bool, mark: int
-    ) -> None:
-        self.value = value
-        self.kind = kind
-        self.branch = branch
-        self.first = first  # what the branch yielded when it was started
-        self.index = self.low = index
-        self.scoped = scoped
-        self.mark = mark  # how many cyclic codes were known before
-        self.cyclic = False  # it is part of a cycle or holds one
+    value: object
+    steps: _Steps
+    low: int = _NO_CYCLE
 
 
 class _Walk:
     """One pass over a value.
 
-    A *scoped* child is an element of a set or a key. Sets have no order, so what was met in one element must not colour
-    the next: when it is left, its open objects and all codes that hang on cycles are forgotten.
+    Args:
+        reference, code, name: as given to `value_digest`.
+        expected: the codes of the reduced objects in an earlier pass, all to be found again.
     """
 
-    def __init__(self, reference: _Callback | None, code: _Callback | None, name: str, before: _Walk | None = None) -> None:
+    def __init__(self, reference: _Callback | None, code: _Callback | None, name: str, expected: Iterable[bytes] = ()) -> None:
         self.quick = _scalar_code if reference is None else functools.partial(_ask, reference)
         self.code = code
         self.name = name
-        self.codes: dict[int, bytes] = {}  # by id, of finished objects
-        self.cyclic: dict[int, None] = {}  # the ids among them that are part of a cycle or hold one
-        self.kept: dict[int, object] = {}  # by id: an object that died in between would leave its id to another
-        self.open: dict[int, int] = {}  # id -> place; insertion order is the order of places
-        self.stack: list[_Frame] = []
-        self.again = 0
-        self.doubtful = False
+        self.expected = iter(expected)
         self.trail: list[bytes] = []  # codes of reduced objects, in the order in which they were finished
-        self.expected: Iterator[bytes] | None = iter(before.trail) if before else None
-        self.bulk: dict[int, tuple[object, bytes]] = before.bulk if before else {}
+        self.doubtful = False
+        self.codes: dict[int, bytes] = {}  # by id, of finished objects without a cycle
+        self.kept: dict[int, object] = {}  # by id: an object that died in between would leave its id to another
+        self.places: dict[int, int] = {}  # by id, of open objects
+        self.stack: list[_Frame] = []
+        self.low = _NO_CYCLE  # of the code that was answered last
+        self.again = 0
 
     def run(self, root: object) -> bytes:
         """The code of the value."""
         answer = self.quick(root)
         if answer is None:
-            answer = self.enter(root, False)
+            answer = self.enter(root)
         stack = self.stack
         while stack:
-            frame = stack[-1]
             try:
-                child, scoped = frame.first if answer is None else frame.branch.send(answer)
+                answer = self.enter(stack[-1].steps.send(answer))  # type: ignore[arg-type]  # None starts a generator
             except StopIteration as stop:
-                answer = self.leave(frame, stop.value)
-                continue
+                answer = self.leave(stop.value)
             except _Refused as refused:
-                raise self.unstable(None, refused) from refused.__cause__
-            answer = self.enter(child, scoped)
+                raise self.unstable(refused) from refused.__cause__
         assert answer is not None
         return answer
 
-    def enter(self, value: object, scoped: bool) -> bytes | None:
-        """The code of an object that is no scalar if it is at hand, else None: its frame is on the stack."""
+    def enter(self, value: object) -> bytes | None:
+        """The code of an object that is no scalar if it is at hand, else None: it is open now."""
         key = id(value)
-        place = self.open.get(key)
+        stack = self.stack
+        place = self.places.get(key)
         if place is not None:
-            parent = self.stack[-1]
-            parent.low, parent.cyclic = min(parent.low, place), True
-            return _pack(b"@", b"%d" % (parent.index - place))
+            self.low = place
+            stack[-1].low = min(stack[-1].low, place)
+            return _pack(b"@", b"%d" % (len(stack) - 1 - place))
         known = self.codes.get(key)
         if known is not None:
-            if key in self.cyclic:
-                self.stack[-1].cyclic = True
+            self.low = _NO_CYCLE
             return known
         if key in self.kept:
             self.again += 1
+        if self.again > _AGAIN or len(stack) > _DEEPEST:
+            raise _Refused("what it holds is nested too deeply" if self.again <= _AGAIN else "its objects are too entangled")
         self.kept[key] = value
-        try:
-            if self.again > _AGAIN or len(self.stack) > _DEEPEST:
-                raise _Refused("its objects are too entangled" if self.again > _AGAIN else "it is nested too deeply")
-            kind = _kind(type(value))
-            leaf = _LEAVES.get(kind)
-            if leaf is not None:
-                found = self.codes[key] = leaf(self, value)
-                return found
-            branch = _BRANCHES[kind](self, value)
-            first = next(branch)
-        except StopIteration as stop:  # it holds only scalars
-            self.codes[key] = stop.value
-            return self.codes[key]
-        except _Refused as refused:
-            raise self.unstable(value, refused) from refused.__cause__
-        index = self.open[key] = len(self.open)
-        self.stack.append(_Frame(value, kind, branch, first, index, scoped, len(self.cyclic)))
+        self.places[key] = len(stack)
+        stack.append(_Frame(value, _steps(self, value)))
         return None
 
-    def leave(self, frame: _Frame, found: bytes) -> bytes:
-        """Take the finished frame from the stack."""
-        if frame.kind == "object":
-            self.trail.append(found)
-            if self.expected is not None and next(self.expected, None) != found:
-                raise self.unstable(None, _Refused("it shows other content each time it is asked (__reduce_ex__)"))
-        self.stack.pop()
-        if frame.low == frame.index:
-            self.close(frame, found)
-        if self.stack:
-            parent = self.stack[-1]
-            parent.low, parent.cyclic = min(parent.low, frame.low), parent.cyclic or frame.cyclic
-        if frame.scoped:
-            while len(self.open) > frame.index:
-                self.open.popitem()
-            while len(self.cyclic) > frame.mark:
-                del self.codes[self.cyclic.popitem()[0]]
+    def leave(self, found: bytes) -> bytes:
+        """Close the innermost open object."""
+        frame = self.stack.pop()
+        key = id(frame.value)
+        del self.places[key]
+        self.low = low = frame.low
+        if low == _NO_CYCLE:
+            self.codes[key] = found
+        elif self.stack:
+            self.stack[-1].low = min(self.stack[-1].low, low)
         return found
 
-    def close(self, frame: _Frame, found: bytes) -> None:
-        """Give codes to a finished object that refers to nothing above it, and to what its cycle left open."""
-        while len(self.open) > frame.index:
-            key, place = self.open.popitem()
-            self.codes[key] = _pack(b"#", found + b"%d" % (place - frame.index)) if place > frame.index else found
-            if frame.cyclic:
-                self.cyclic[key] = None
-
-    def unstable(self, value: object, refused: _Refused) -> Unstable:
-        """The error for the object that is being entered, or for the innermost open one (None)."""
-        chain = [frame.value for frame in self.stack] + ([] if value is None else [value])
+    def unstable(self, refused: _Refused) -> Unstable:
+        """The error for the innermost open object."""
+        chain = [frame.value for frame in self.stack]
         path = self.name + "".join(itertools.starmap(_label, itertools.pairwise(chain)))
         if len(path) > 500:
             path = f"{path[:240]}...{path[-240:]}"
         kind = _type_name(type(chain[-1]))
         hint = "open or make it inside the step, or pass plain data or a path"
         return Unstable(f"{path} ({kind}) has no stable digest", str(refused), hint, path=path, type_name=kind)
-
-    def once(self, value: object, compute: Callable[[], bytes]) -> bytes:
-        """The code of a large leaf, computed once for both passes."""
-        found = self.bulk.get(id(value))
-        if found is None:
-            found = self.bulk[id(value)] = (value, compute())
-        return found[1]
 
 
 def _scalar_code(value: object) -> bytes | None:
@@ -342,138 +291,100 @@ def _ask(reference: _Callback, value: object) -> bytes | None:
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
-def _ordered(walk: _Walk, values: Iterable[object]) -> _Branch:
-    parts = []
+def _codes(walk: _Walk, values: Iterable[object], alone: bool = False) -> Generator[object, bytes, list[bytes]]:
+    """The codes of values; of those without an order each must make sense alone."""
     quick = walk.quick
+    codes = []
     for value in values:
-        part = quick(value)
-        parts.append((yield value, False) if part is None else part)
-    return b"".join(parts)
+        code = quick(value)
+        if code is None:
+            code = yield value
+            if alone and walk.low < len(walk.stack):
+                raise _Refused("it contains itself through a set or the key of a dict")
+        codes.append(code)
+    return codes
 
 
-def _unordered(walk: _Walk, values: Iterable[object]) -> _Branch:
-    parts = []
-    quick = walk.quick
-    for value in values:
-        part = quick(value)
-        parts.append((yield value, True) if part is None else part)
-    parts.sort()
-    return b"".join(parts)
+def _ordered(walk: _Walk, values: Iterable[object]) -> _Steps:
+    return b"".join((yield from _codes(walk, values)))
 
 
-def _pairs(walk: _Walk, pairs: Iterable[tuple[object, object]]) -> _Branch:
-    """Keys first, then values in the order of the keys' codes: the order of the walk must not be that of insertion."""
-    quick = walk.quick
-    entries = []
-    for key, value in pairs:
-        part = quick(key)
-        entries.append(((yield key, True) if part is None else part, value))
-    entries.sort(key=_first)
-    parts = []
-    for at, (head, value) in enumerate(entries):
-        part = quick(value)
-        if part is None:
-            # Keys that are not equal but have equal content (identity hash): only their values can order them.
-            twin = entries[at - 1][0] == head if at else False
-            twin = twin or (at + 1 < len(entries) and entries[at + 1][0] == head)
-            part = yield value, twin
-        parts.append(head + part)
-    parts.sort()
-    return b"".join(parts)
+def _unordered(walk: _Walk, values: Iterable[object]) -> _Steps:
+    return b"".join(sorted((yield from _codes(walk, values, alone=True))))
 
 
-_first = operator.itemgetter(0)
+def _pairs(walk: _Walk, keys: Iterable[object], values: Iterable[object]) -> _Steps:
+    heads = yield from _codes(walk, keys, alone=True)
+    tails = yield from _codes(walk, values)
+    return b"".join(sorted(map(bytes.__add__, heads, tails)))
 
 
-def _list(walk: _Walk, value: list[object]) -> _Branch:
-    return _pack(b"l", (yield from _ordered(walk, tuple(value))))
+def _list(walk: _Walk, value: list[object]) -> _Steps:
+    return _pack(b"l", b"".join((yield from _codes(walk, tuple(value)))))
 
 
-def _tuple(walk: _Walk, value: tuple[object, ...]) -> _Branch:
-    return _pack(b"t", (yield from _ordered(walk, value)))
+def _tuple(walk: _Walk, value: tuple[object, ...]) -> _Steps:
+    return _pack(b"t", b"".join((yield from _codes(walk, value))))
 
 
-def _dict(walk: _Walk, value: dict[object, object]) -> _Branch:
-    return _pack(b"d", (yield from _pairs(walk, tuple(value.items()))))
+def _dict(walk: _Walk, value: dict[object, object]) -> _Steps:
+    return _pack(b"d", (yield from _pairs(walk, tuple(value), tuple(value.values()))))
 
 
-def _mapping(walk: _Walk, value: Mapping[object, object]) -> _Branch:
-    return _pack(b"M", (yield from _pairs(walk, tuple(value.items()))))
+def _mapping(walk: _Walk, value: Mapping[object, object]) -> _Steps:
+    return _pack(b"M", (yield from _pairs(walk, tuple(value), tuple(value.values()))))
 
 
-def _set(walk: _Walk, value: set[object]) -> _Branch:
+def _set(walk: _Walk, value: set[object]) -> _Steps:
     return _pack(b"S", (yield from _unordered(walk, tuple(value))))
 
 
-def _frozenset(walk: _Walk, value: frozenset[object]) -> _Branch:
+def _frozenset(walk: _Walk, value: frozenset[object]) -> _Steps:
     return _pack(b"F", (yield from _unordered(walk, tuple(value))))
 
 
-def _member(walk: _Walk, value: enum.Enum) -> _Branch:
-    content = (type(value), value._name_, value._value_)
-    return _pack(b"e", (yield from _ordered(walk, content)))
+def _member(walk: _Walk, value: enum.Enum) -> _Steps:
+    return _pack(b"e", (yield from _ordered(walk, (type(value), value._name_, value._value_))))
+
+
+def _range(walk: _Walk, value: range) -> _Steps:
+    return _pack(b"r", (yield from _ordered(walk, (len(value), *value[:1], value.step if len(value) > 1 else 0))))
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 
-def _reduced(walk: _Walk, value: object) -> _Branch:
-    """Any other object, by what pickle would store of it."""
-    kind = type(value)
-    if _root(kind) not in _TRUSTED:
-        walk.doubtful = True
-    made = _reduce(value, kind)
-    if isinstance(made, str):
-        # A global (a ufunc, pandas.NA, a function under functools.cache): what it wraps is content too.
-        wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
-        return _pack(b"G", _global(value, made) + (yield from _ordered(walk, (wrapped,))))
-    maker, arguments, state, items, pairs, setter = made
-    if issubclass(kind, (set, frozenset)):
-        arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
-        elements = yield from _unordered(walk, tuple(value))  # type: ignore[arg-type]
-    else:
-        elements = yield from _ordered(walk, items)
-    walk_pairs = _flat if issubclass(kind, collections.OrderedDict) else _pairs
-    head = yield from _ordered(walk, (maker, setter))
-    given = yield from _ordered(walk, arguments)
-    entries = yield from walk_pairs(walk, pairs)
-    kept = yield from _state(walk, state)
-    return _pack(b"o", b"".join(map(_pack, (b"h", b"a", b"l", b"d", b"s"), (head, given, elements, entries, kept))))
-
-
-def _reduce(value: object, kind: type) -> Any:
+@contextlib.contextmanager
+def _foreign() -> Iterator[None]:
+    """Around code of others: what it raises is why there is no digest."""
     try:
-        special = copyreg.dispatch_table.get(kind)
-        made = special(value) if special else value.__reduce_ex__(4)
-        if isinstance(made, str):
-            return made
-        maker, arguments, state, items, pairs, setter = (*made, None, None, None, None)[:6]
-        return maker, tuple(arguments), state, tuple(items or ()), tuple(pairs or ()), setter
+        yield
     except (MinipipeError, MemoryError):
         raise
     except Exception as error:
         raise _Refused(f"{type(error).__name__}: {error}") from error
 
 
-def _state(walk: _Walk, state: object) -> _Branch:
-    """The state of an object: its own dict is no object of its own, so that paths read ``.name``."""
-    if type(state) is dict:
-        return _pack(b"d", (yield from _pairs(walk, tuple(state.items()))))
-    if type(state) is tuple and len(state) == 2 and type(state[1]) is dict and type(state[0]) in (dict, type(None)):
-        both = yield from _state(walk, state[0])
-        return both + _pack(b"d", (yield from _pairs(walk, tuple(state[1].items()))))
-    if type(state) is list:  # of a frozen dataclass with slots
-        return _pack(b"l", (yield from _ordered(walk, tuple(state))))
-    return (yield from _ordered(walk, (state,)))
+def _read(read: Callable[[Any], Iterable[object]], walk: _Walk, value: object) -> _Steps:
+    """A value that `contents` tells in plain values."""
+    with _foreign():
+        content = tuple(read(value))
+    return _pack(b"v", (yield from _ordered(walk, content)))
 
 
-def _flat(walk: _Walk, pairs: Iterable[tuple[object, object]]) -> _Branch:
-    return (yield from _ordered(walk, itertools.chain.from_iterable(pairs)))
+def _view(value: memoryview) -> Iterable[object]:
+    return value.format, value.shape, value.tobytes()
 
 
-def _class_or_function(walk: _Walk, value: Any) -> bytes:
+def _module(walk: _Walk, value: types.ModuleType) -> _Steps:
+    return _named("module", value.__name__)
+    yield
+
+
+def _class_or_function(walk: _Walk, value: Any) -> _Steps:
     found = walk.code(value) if walk.code is not None else None
     return _global(value, value.__qualname__) if found is None else _pack(b"C", _utf8(found))
+    yield
 
 
 def _global(value: Any, name: str) -> bytes:
@@ -483,223 +394,87 @@ def _global(value: Any, name: str) -> bytes:
     return _named("global", str(module), name)
 
 
-def _range(walk: _Walk, value: range) -> bytes:
-    size = len(value)
-    return _pack(b"r", b"".join(map(_int, (size, *value[:1], value.step if size > 1 else 0))))
-
-
-def _view(walk: _Walk, value: memoryview) -> bytes:
-    try:
-        flat = value.cast("B") if value.c_contiguous and value.nbytes else value.tobytes()
-        return _pack(b"m", _str(value.format) + b"".join(map(_int, value.shape or ())) + _pack(b"y", flat))
-    except ValueError as error:  # released
-        raise _Refused(str(error)) from error
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _path(walk: _Walk, value: pathlib.PurePath) -> bytes:
-    if not isinstance(value, pathlib.Path):
-        return _pack(b"p", b"pure" + _str(str(value)))
-    try:
-        return walk.once(value, lambda: _pack(b"p", _content(str(value))))
-    except OSError as error:
-        raise _Refused(f"{type(error).__name__}: {error}") from error
-
-
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-
-
-def _content(path: str) -> bytes:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno not in _MISSING:
-            raise
-        return b"text" + _str(path)
-    return b"tree" + _folder(path, found) if stat.S_ISDIR(found.st_mode) else b"file" + _file(path, found)
-
-
-def _file(path: str, found: os.stat_result) -> bytes:
-    if not stat.S_ISREG(found.st_mode):
-        raise _Refused(f"{path} is a pipe, socket or device")
-    hasher = blake3()
-    buffer = memoryview(bytearray(min(_CHUNK, found.st_size + 1)))
-    with open(path, "rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            hasher.update(buffer[:size])
-    return hasher.digest()
-
-
-def _folder(top: str, found: os.stat_result) -> bytes:
-    """The names below a folder with their content; links are followed, except into a folder that holds them."""
-    entries = []
-    waiting: list[tuple[str, bytes, tuple[tuple[int, int], ...]]] = [(top, b"", ((found.st_dev, found.st_ino),))]
-    while waiting:
-        folder, prefix, above = waiting.pop()
-        for name in os.listdir(folder):
-            path, relative = os.path.join(folder, name), prefix + os.fsencode(name)
-            try:
-                found = os.stat(path)
-            except OSError as error:
-                if error.errno not in _MISSING:
-                    raise
-                content = b"link" + _str(os.readlink(path))
-            else:
-                here = (found.st_dev, found.st_ino)
-                if not stat.S_ISDIR(found.st_mode):
-                    content = b"file" + _file(path, found)
-                elif here in above:
-                    content = b"loop" + _int(len(above) - above.index(here))
-                else:
-                    content = b"tree"
-                    waiting.append((path, relative + b"/", (*above, here)))
-            entries.append(_pack(b"y", relative) + content)
-    return _pack(b"y", b"".join(sorted(entries)))
-
-
-# -- numpy and pandas --------------------------------------------------------------------------------------------------
-# Never imported here: a value of theirs can only be there if they are.
-
-
-def _array(walk: _Walk, value: Any) -> _Branch:
-    plain = sys.modules["numpy"].ndarray
-    return _pack(b"a", (yield from _items(walk, value if type(value) is plain else value.view(plain))))
-
-
-def _scalar(walk: _Walk, value: Any) -> _Branch:
-    return _pack(b"A", (yield from _items(walk, sys.modules["numpy"].asarray(value))))
-
-
-def _items(walk: _Walk, array: Any) -> _Branch:
-    """Dtype, shape and items of an array, without the padding between fields and in long doubles."""
-    dtype = array.dtype
-    if dtype.names is not None:
-        parts = []
-        for name in dtype.names:
-            parts.append(_str(name) + (yield from _items(walk, array[name])))
-        content = _pack(b"n", b"".join(parts))
-    elif dtype.hasobject:
-        content = _pack(b"l", (yield from _ordered(walk, array.ravel().tolist())))
-    elif dtype.char in "gG":
-        content = _pack(b"l", b"".join(_str(repr(item)) for item in array.ravel().tolist()))
-    elif array.nbytes < _CHUNK:
-        content = _pack(b"y", array.tobytes())
+def _reduced(walk: _Walk, value: object) -> _Steps:
+    """Any other object, by what pickle would store of it."""
+    kind = type(value)
+    walk.doubtful = walk.doubtful or _reduces_itself(kind)
+    with _foreign():
+        special = copyreg.dispatch_table.get(kind)
+        made = special(value) if special else value.__reduce_ex__(4)
+        if not isinstance(made, str):
+            maker, arguments, state, items, entries, setter = (*made, None, None, None, None)[:6]
+            items, entries = tuple(items or ()), tuple(entries or ())
+    if isinstance(made, str):
+        # A global (a ufunc, pandas.NA, a function under functools.cache): what it wraps is content too.
+        wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
+        code = _pack(b"G", _global(value, made) + (yield from _ordered(walk, (wrapped,))))
     else:
-        content = walk.once(array, lambda: _pack(b"y", _contiguous(array)))
-    text = dtype.str if dtype.kind in "biufcmMSU" else str(dtype)
-    return _str(text) + _pack(b"t", b"".join(map(_int, array.shape))) + content
+        if isinstance(value, (set, frozenset)):
+            arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
+            elements = yield from _unordered(walk, tuple(value))
+        else:
+            elements = yield from _ordered(walk, items)
+        head = yield from _ordered(walk, (maker, setter))
+        given = yield from _ordered(walk, arguments)
+        if isinstance(value, collections.OrderedDict):
+            held = yield from _ordered(walk, itertools.chain.from_iterable(entries))
+        else:
+            held = yield from _pairs(walk, [key for key, _ in entries], [item for _, item in entries])
+        kept = yield from _state(walk, state)
+        code = _pack(b"o", b"".join(map(_pack, (b"h", b"a", b"l", b"d", b"s"), (head, given, elements, held, kept))))
+    walk.trail.append(code)
+    if next(walk.expected, code) != code:
+        raise _Refused("it shows other content each time it is asked (__reduce_ex__)")
+    return code
 
 
-def _contiguous(array: Any) -> memoryview:
-    data: memoryview = sys.modules["numpy"].ascontiguousarray(array).reshape(-1).view("u1").data
-    return data
+def _state(walk: _Walk, state: object) -> _Steps:
+    """The state of an object: its dict, dict and slots, or values of slots; no objects of their own, so that paths read ``.name``."""
+    parts = [_str(type(state).__name__)]
+    for part in state if type(state) in (tuple, list) else (state,):  # type: ignore[attr-defined]
+        if type(part) is dict:
+            parts.append(_pack(b"d", (yield from _pairs(walk, tuple(part), tuple(part.values())))))
+        else:
+            parts.append((yield from _ordered(walk, (part,))))
+    return b"".join(parts)
 
 
-def _index(walk: _Walk, value: Any) -> _Branch:
-    if value.nlevels > 1:
-        levels = (list(value.names), *map(value.get_level_values, range(value.nlevels)))
-        return _pack(b"I", (yield from _ordered(walk, levels)))
-    head = yield from _ordered(walk, (value.name, getattr(value, "freqstr", None)))
-    return _pack(b"x", head + (yield from _column(walk, value.array)))
+_REDUCERS = ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs_ex__", "__getnewargs__")
+_TRUSTED = sys.stdlib_module_names | {"numpy", "pandas"}  # theirs give the same content twice: no need to ask
 
 
-def _series(walk: _Walk, value: Any) -> _Branch:
-    head = yield from _ordered(walk, (type(value), value.name, value.index, value.attrs, _metadata(value)))
-    return _pack(b"V", head + (yield from _column(walk, value.array)))
-
-
-def _frame(walk: _Walk, value: Any) -> _Branch:
-    parts = [(yield from _ordered(walk, (type(value), value.columns, value.index, value.attrs, _metadata(value))))]
-    for at in range(value.shape[1]):
-        parts.append((yield from _column(walk, value.iloc[:, at].array)))
-    return _pack(b"P", b"".join(parts))
-
-
-def _metadata(value: Any) -> dict[str, object]:
-    """What a subclass adds: pandas' documented way to keep attributes."""
-    return {name: getattr(value, name, None) for name in value._metadata if name != "_name"}
-
-
-def _column(walk: _Walk, array: Any) -> _Branch:
-    """Dtype and values of a pandas array; text counts the same whichever library holds it."""
-    numpy, dtype = sys.modules["numpy"], array.dtype
-    if isinstance(dtype, numpy.dtype):
-        # A frame shares one block between columns of a type: view it, do not copy it.
-        return (yield from _items(walk, numpy.asarray(array)))
-    name = _str(str(dtype))
-    if dtype.name == "category":
-        content = yield from _ordered(walk, (array.categories, array.ordered))
-        return name + content + (yield from _items(walk, array.codes))
-    if dtype.kind in "mM":
-        return name + (yield from _items(walk, array.view("i8")))
-    return name + _pack(b"l", (yield from _ordered(walk, array.astype(object).tolist())))
+def _reduces_itself(kind: type) -> bool:
+    """True if code of others tells the content of such objects."""
+    methods = [getattr(kind, name) for name in _REDUCERS if hasattr(kind, name)]
+    makers = [copyreg.dispatch_table.get(kind, object), *(getattr(each, "__objclass__", each) for each in methods)]
+    return any(_root(each) not in _TRUSTED for each in makers)
 
 
 # -- which walk for which type -----------------------------------------------------------------------------------------
 
-_LEAVES: dict[str, Callable[[_Walk, Any], bytes]] = {
-    "class": _class_or_function,
-    "function": _class_or_function,
-    "module": lambda walk, value: _named("module", value.__name__),
-    "path": _path,
-    "range": _range,
-    "memoryview": _view,
+_EXACT: dict[type, Callable[[_Walk, Any], _Steps]] = {
+    **{list: _list, tuple: _tuple, dict: _dict, set: _set, frozenset: _frozenset, range: _range},
+    **{types.MappingProxyType: _mapping, types.FunctionType: _class_or_function},
+    memoryview: functools.partial(_read, _view),
 }
-
-_BRANCHES: dict[str, Callable[[_Walk, Any], _Branch]] = {
-    "list": _list,
-    "tuple": _tuple,
-    "dict": _dict,
-    "mapping": _mapping,
-    "set": _set,
-    "frozenset": _frozenset,
-    "enum": _member,
-    "array": _array,
-    "scalar": _scalar,
-    "index": _index,
-    "series": _series,
-    "frame": _frame,
-    "object": _reduced,
-}
-
-_EXACT: dict[type, str] = {
-    **{kind: kind.__name__ for kind in (list, tuple, dict, set, frozenset, range, memoryview)},
-    types.MappingProxyType: "mapping",
-    types.FunctionType: "function",
-}
-_BASES = ((type, "class"), (types.ModuleType, "module"), (enum.Enum, "enum"), (pathlib.PurePath, "path"))
-_ARRAYS = dict.fromkeys((("numpy", "ndarray"), ("numpy", "memmap")), "array")
-_FRAMES = {("pandas", "Index"): "index", ("pandas", "Series"): "series", ("pandas", "DataFrame"): "frame"}
-_TRUSTED = sys.stdlib_module_names | {"numpy", "pandas"}  # theirs give the same content twice: no need to ask
+_BASES: dict[type, Callable[[_Walk, Any], _Steps]] = {type: _class_or_function, types.ModuleType: _module, enum.Enum: _member}
+_KNOWN: weakref.WeakKeyDictionary[type, Callable[[_Walk, Any], _Steps]] = weakref.WeakKeyDictionary()
 
 
-_KINDS: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
-
-
-def _kind(kind: type) -> str:
-    found = _EXACT.get(kind) or _KINDS.get(kind)
+def _steps(walk: _Walk, value: object) -> _Steps:
+    kind = type(value)
+    found = _EXACT.get(kind) or _KNOWN.get(kind)
     if found is None:
-        found = _KINDS[kind] = _classify(kind)
-    return found
+        found = next((steps for base, steps in _BASES.items() if issubclass(kind, base)), None)
+        if found is None:
+            read = contents.reader_of(kind)
+            found = functools.partial(_read, read) if read else _reduced
+        _KNOWN[kind] = found
+    return found(walk, value)
 
 
-def _classify(kind: type) -> str:
-    for ancestor, name in _BASES:
-        if issubclass(kind, ancestor):
-            return name
-    found = _ARRAYS.get((_root(kind), kind.__name__), "")  # not of subclasses: they have content of their own
-    for base in () if found else kind.__mro__:
-        key = (_root(base), base.__name__)
-        if key == (_root(kind), "generic") == ("numpy", "generic"):
-            return "scalar"
-        found = found or _FRAMES.get(key, "")
-    return found or "object"
-
-
-def _root(kind: type) -> str:
-    return str(kind.__module__).partition(".")[0]
+def _root(thing: Any) -> str:
+    return str(getattr(thing, "__module__", None)).partition(".")[0]
 
 
 # -- where an object was found -----------------------------------------------------------------------------------------
@@ -712,32 +487,19 @@ def _type_name(kind: type) -> str:
 
 def _label(parent: Any, child: object) -> str:
     """How a path goes on from an object to one that it holds; only sought when there is an error to tell."""
-    kind = _kind(type(parent))
-    if kind in ("set", "frozenset"):
+    kind = type(parent)
+    if issubclass(kind, (set, frozenset)):
         return "{...}"
-    if kind == "frame":
-        holders = (at for at in range(parent.shape[1]) if _holds(parent.iloc[:, at], child))
-        return next((f"[{_shown(parent.columns[at])}]" for at in holders), "")
-    if kind == "array":
-        return next((f"[{at}]" for at, item in enumerate(parent.ravel().tolist()) if item is child), "")
-    if kind == "enum":
-        return ".value"
     for name, item in _attributes(parent):
         if item is child:
             return f".{name}"
-    if kind == "mapping" or issubclass(type(parent), dict):
-        for key, item in tuple(parent.items() if kind == "mapping" else dict.items(parent)):
-            if item is child:
-                return f"[{_shown(key)}]"
-            if key is child:
-                return ".keys()"
-    if issubclass(type(parent), (list, tuple, collections.deque)):
+    if issubclass(kind, (dict, types.MappingProxyType)):
+        for key, item in tuple(parent.items()):
+            if item is child or key is child:
+                return f"[{_shown(key)}]" if item is child else ".keys()"
+    if issubclass(kind, (list, tuple, collections.deque)):
         return next((f"[{at}]" for at, item in enumerate(tuple(parent)) if item is child), "")
-    return ""
-
-
-def _holds(series: Any, child: object) -> bool:
-    return series.dtype.kind == "O" and any(item is child for item in series.array)
+    return contents.place_in(parent, child)
 
 
 def _attributes(parent: Any) -> Iterator[tuple[str, object]]:

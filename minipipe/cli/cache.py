@@ -77,9 +77,7 @@ def clear(out: Output, name: str | None, pipeline: str | None, everything: bool)
       minipipe cache clear --all
     """
     if (name is not None) + (pipeline is not None) + everything != 1:
-        raise errors.UsageError(
-            "cache clear needs one of RUN/STEP, --pipeline P, --all", "", "minipipe cache clear --pipeline P"
-        )
+        raise errors.UsageError("cache clear needs one of RUN/STEP, --pipeline P, --all", "", "minipipe cache clear --pipeline P")
     store = out.open_store()
     tasks: list[int] | None = None
     if name is not None:

@@ -112,7 +112,10 @@ def _show(store: Store, out: Output, wanted: views.Filter) -> None:
 
 
 def _print(found: Sequence[views.Listed], records: list[dict[str, Any]], out: Output, now: float) -> None:
-    rows = [_cells(one, now) for one in found]
+    width = 8
+    while len({one.row["uid"][:width] for one in found}) < len(found):
+        width += 1
+    rows = [_cells(one, now, width) for one in found]
     headers: tuple[str, ...] = HEADERS
     notes = {}
     if out.format == "table":
@@ -123,13 +126,13 @@ def _print(found: Sequence[views.Listed], records: list[dict[str, Any]], out: Ou
     output.print_table(rows, headers, out.format, records, notes)
 
 
-def _cells(one: views.Listed, now: float) -> list[object]:
+def _cells(one: views.Listed, now: float, width: int) -> list[object]:
     row = one.row
     started = row["started_at"] or row["created_at"]
     shown = " ".join(f"{name}={text}" for _, name, text in one.parameters)
     name = row["run_name"] or ("template" if row["status"] == states.CREATED else "")
     return [
-        row["uid"][:8],
+        row["uid"][:width],
         name,
         one.pipeline,
         row["status"],
@@ -202,9 +205,7 @@ def _worker(one: views.LiveWorker) -> dict[str, Any]:
 def _footer(store: Store, living: Sequence[views.LiveWorker], queued: dict[str, int]) -> str:
     workers = [describe(one) for one in living if one.kind == views.AGENT]
     waiting = ", ".join(f"{name} {number}" for name, number in queued.items())
-    return (
-        f"workers: {'; '.join(workers) or 'none'}   queues: {waiting or 'empty'}   store: {output.shown_path(store.path)}"
-    )
+    return f"workers: {'; '.join(workers) or 'none'}   queues: {waiting or 'empty'}   store: {output.shown_path(store.path)}"
 
 
 def describe(one: views.LiveWorker) -> str:

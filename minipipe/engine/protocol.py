@@ -7,6 +7,7 @@ Nothing here is ever unpickled. A frame: 4 bytes length of the head, 4 bytes num
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import struct
@@ -77,7 +78,7 @@ class Unpacker:
             return None
         try:
             head = json.loads(buffer[_START.size : _START.size + head_size])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter: a head that is nested without end
             raise BadFrame("a frame's head is not JSON", str(error)) from None
         if not isinstance(head, dict):
             raise BadFrame("a frame's head is not an object")
@@ -136,6 +137,8 @@ class Channel:
         while True:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._socket, 1 << 18, 16)
+                for descriptor in descriptors:
+                    os.set_inheritable(descriptor, False)  # the only descriptors that Python leaves inheritable
                 self.descriptors.extend(descriptors)
             except BlockingIOError:
                 return

@@ -1,7 +1,7 @@
 """Command lines of the processes that minipipe starts: workers, step hosts, spawned children.
 
-They are started with ``-P`` and the folder of this very package, so a ``minipipe`` folder in the current directory, or another
-installation, cannot get in between.
+They load this very package by its path, with ``-P``: neither a ``minipipe`` folder in the current directory nor another
+installation can get in between.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LOAD = (
+    "import sys, importlib.util as u; s = u.spec_from_file_location('minipipe', {init!r}, submodule_search_locations=[{folder!r}]); "
+    "m = sys.modules['minipipe'] = u.module_from_spec(s); s.loader.exec_module(m); "
+    "from {module} import {function} as main; main({arguments})"
+)
 
 
 def command(module: str, function: str, *arguments: object) -> list[str]:
     """Arguments for exec: call ``module.function(*arguments)`` in a fresh interpreter."""
-    code = (
-        f"import sys; {_PACKAGE_PARENT!r} in sys.path or sys.path.append({_PACKAGE_PARENT!r}); "
-        f"from {module} import {function} as main; main({', '.join(map(repr, arguments))})"
+    code = _LOAD.format(
+        init=str(_PACKAGE / "__init__.py"),
+        folder=str(_PACKAGE),
+        module=module,
+        function=function,
+        arguments=", ".join(map(repr, arguments)),
     )
     return [sys.executable, "-P", "-c", code]
 

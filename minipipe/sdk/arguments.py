@@ -48,10 +48,18 @@ class Arguments:
     unstable: list[str] = field(default_factory=list)
 
 
-def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], step: str) -> dict[str, Any]:
+def bind(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], step: str, depth: int = 2
+) -> dict[str, Any]:
     """Name every argument, defaults included; surplus ones are called "0", "1" … (ClearML's rule).
 
     A required argument that the call leaves out is None, with a warning (ClearML's rule).
+
+    Args:
+        signature: of the function.
+        args, kwargs: as given.
+        step: shown in the warning.
+        depth: frames between this function and the user's call, for the place that the warning names.
 
     Raises:
         TypeError: an unknown keyword, too many or double arguments; at the call, not in the step.
@@ -69,7 +77,7 @@ def bind(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, 
         elif parameter.default is not parameter.empty:
             found[name] = parameter.default
         else:
-            warnings.warn(f"{step}() was called without {name!r}: None is passed", UserWarning, stacklevel=4)
+            warnings.warn(f"{step}() was called without {name!r}: None is passed", UserWarning, stacklevel=depth + 1)
             found[name] = None
     return found
 

@@ -498,7 +498,7 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
     if PipelineDecorator._current is not None:
         raise errors.NotSupported("a pipeline cannot be called inside a running one yet", hint="call it after the other has ended")
     signature = inspect.signature(function)
-    values = arguments.bind(signature, args, kwargs, definition.name)
+    values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     running = context.running()
     mode = PipelineDecorator._mode
     if running is None and mode == "remote" and not definition.here:

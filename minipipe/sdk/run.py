@@ -223,7 +223,7 @@ class Run:
         unstable = [*given.unstable, *code.key.unstable]
         if unstable and spec.cache:
             text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
-            warnings.warn(text, UserWarning, stacklevel=6)
+            warnings.warn(text, UserWarning, stacklevel=5)  # the line that calls the component
         return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
 
     def change_arguments(self, step: Step, values: dict[str, Any]) -> None:

@@ -129,15 +129,9 @@ def _has_output(store: Store, task_id: int, name: str) -> bool:
 
 def pipeline_projects(store: Store, pipeline: str) -> list[int]:
     """Row ids of the projects that hold the runs of a pipeline (ClearML's rule: ``PROJECT/.pipelines/NAME``)."""
-    rows = store.database.rows(
-        "SELECT id FROM project WHERE name LIKE ? ESCAPE '!'", (f"%{PIPELINES}{like(pipeline)}",)
-    )
+    # No LIKE: it knows no difference between a and A.
+    rows = store.database.rows("SELECT id FROM project WHERE substr(name, -length(:end)) = :end", {"end": PIPELINES + pipeline})
     return [row["id"] for row in rows]
-
-
-def like(text: str) -> str:
-    """`text` for a LIKE pattern with ``ESCAPE '!'``: it stands for itself."""
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def pipeline_of(name: str, project: str) -> tuple[str, str]:

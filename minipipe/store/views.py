@@ -137,8 +137,8 @@ def _list_query(store: Store, wanted: Filter) -> tuple[str, list[object]]:
         where.append(f"(t.project_id IN ({_marks(projects)}) OR t.name = ?)")
         values += [*projects, wanted.pipeline]
     if wanted.project is not None:
-        where.append("(p.name = ? OR p.name LIKE ? ESCAPE '!')")
-        values += [wanted.project, lookup.like(wanted.project) + "/%"]
+        where.append("(p.name = ? OR substr(p.name, 1, length(?)) = ?)")
+        values += [wanted.project, wanted.project + "/", wanted.project + "/"]
     for tag in wanted.tags:
         where.append("EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id AND g.name = ?)")
         values.append(tag)
@@ -275,9 +275,7 @@ def start_hint(queue: str) -> str:
 # -- why nothing moves --------------------------------------------------------------------------------------------------
 
 
-def waiting_reason(
-    store: Store, task: sqlite3.Row, living: Sequence[LiveWorker], steps: dict[str, int] | None = None
-) -> str:
+def waiting_reason(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker], steps: dict[str, int] | None = None) -> str:
     """Why a task does not move, in words with the next thing to type; "" if it moves, ended, or was never started.
 
     A run in progress waits if none of its steps runs and its oldest queued one cannot.
@@ -383,8 +381,9 @@ def artifacts_of(store: Store, task: sqlite3.Row) -> list[dict[str, Any]]:
     A scalar result has codec "scalar" and its ``value`` as JSON; everything else is a blob.
     """
     rows = store.database.rows(
-        "SELECT name, CASE role WHEN 'reference' THEN 'input' ELSE role END AS role, type, size, digest, preview, codec, metadata,"
-        " NULL AS value FROM artifact WHERE task_id = ? ORDER BY CASE role WHEN 'output' THEN 0 WHEN 'code' THEN 2 ELSE 1 END, id",
+        "SELECT name, CASE role WHEN 'reference' THEN 'input' ELSE role END AS role, type, size, digest, preview, codec,"
+        " metadata, NULL AS value FROM artifact WHERE task_id = ?"
+        " ORDER BY CASE role WHEN 'output' THEN 0 WHEN 'code' THEN 2 ELSE 1 END, id",
         (task["id"],),
     )
     scalars = store.database.rows(

@@ -50,6 +50,14 @@ def test_runs_are_listed_newest_first_with_steps_time_and_parameters(filled: Fil
     assert cli("status", "-q").stdout.split() == [second.uid, first.uid]
 
 
+def test_ids_get_longer_where_eight_characters_do_not_tell_them_apart(filled: Filled, cli: Invoke) -> None:
+    for last in "ab":
+        run = filled.run()
+        with filled.store.database.write() as connection:
+            connection.execute("UPDATE task SET uid = ? WHERE id = ?", (f"12345678{last}".ljust(32, "0"), run.id))
+    assert [line.split()[0] for line in cli("status").stdout.splitlines()] == ["ID", "12345678b", "12345678a"]
+
+
 def test_the_footer_names_workers_queues_and_store_on_stderr(filled: Filled, cli: Invoke) -> None:
     run = filled.run()
     filled.step(run, "a")

@@ -143,7 +143,7 @@ class Ran:
         """All that is known of a case, for the message of a failed assertion."""
         row = self.left.run(name)
         steps = {step: (one["status"], one["reason"]) for step, one in self.left.steps(name).items()}
-        return "\n".join((f"{row['status']}: {row['reason']}", str(steps), self.left.log(row), self.done.err))
+        return "\n".join((f"{row['status']}: {row['reason']}", str(steps), self.left.log(row), self.done.err[-3000:]))
 
 
 def run_flow(folder: Path, flow: str, mode: str, names: Sequence[str] = ()) -> Done | None:

@@ -48,9 +48,13 @@ def test_nested_writes_join_the_outer_transaction(store: Store, foreign: sqlite3
 
 
 def test_an_exception_rolls_back_all_of_it(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.database.write():
-        put(store, "inner")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with store.database.write():
+            put(store, "inner")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert not has(store, "inner")
     put(store, "after")
     assert has(store, "after")
@@ -297,10 +301,14 @@ def test_a_child_forked_while_another_thread_writes_can_write(store: Store) -> N
 
 
 def test_a_fork_inside_a_transaction_loses_that_transaction_and_says_so(store: Store) -> None:
-    with pytest.raises(sqlite3.ProgrammingError), store.database.write() as connection:
-        connection.execute("INSERT INTO meta VALUES ('lost', '1')")
-        assert child(lambda: None) == 0
-        connection.execute("INSERT INTO meta VALUES ('lost too', '1')")
+    def fork_inside() -> None:
+        with store.database.write() as connection:
+            connection.execute("INSERT INTO meta VALUES ('lost', '1')")
+            assert child(lambda: None) == 0
+            connection.execute("INSERT INTO meta VALUES ('lost too', '1')")
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        fork_inside()
     assert not has(store, "lost")
 
 

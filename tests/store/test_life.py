@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.sane import sane
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
@@ -24,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from minipipe.context import Lease
 from minipipe.store import attempts, blobs, codec, tasks, workers
 from minipipe.store.home import Store
+from tests.faults.sane import sane
 
 MAX_CRASHES = 3
 SMALL = [b"a", b"b"]

@@ -1,0 +1,1 @@
+"""Tests of floor 2: real workers, real hosts, real steps."""

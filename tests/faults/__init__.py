@@ -1,0 +1,1 @@
+"""Faults, made from outside; nothing in the package knows of them."""

@@ -1,0 +1,12 @@
+"""A module next to the flow scripts."""
+
+from minipipe import component
+
+
+def double(n):
+    return 2 * n
+
+
+@component(return_values=["n"])
+def tripled(n):
+    return double(n) + n
