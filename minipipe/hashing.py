@@ -18,7 +18,6 @@ import copyreg
 import decimal
 import enum
 import fractions
-import functools
 import itertools
 import math
 import struct
@@ -61,7 +60,7 @@ class Unstable(MinipipeError):
 
 
 class _Refused(Exception):
-    """Why the innermost open object has no digest; `_Walk.run` turns this into `Unstable`."""
+    """Why the innermost open object has no digest, where no other exception says it."""
 
 
 # -- bytes and parts ---------------------------------------------------------------------------------------------------
@@ -109,8 +108,8 @@ def value_digest(
 
     Args:
         value: anything that can be pickled, and some things that cannot.
-        reference: asked first for every object reached, before it is touched in any way but `type` and `id`; what it
-            returns stands for the object. For lazy results.
+        reference: asked first for every object reached that is no scalar, before it is touched in any way but `type` and
+            `id`; what it returns stands for the object. For lazy results.
         code: asked for every class and Python function; without an answer they count by module and qualified name.
         name: what messages call the value: the first part of `Unstable.path`.
 
@@ -179,10 +178,6 @@ _SCALARS: dict[type, Callable[[Any], bytes]] = {
 }
 
 
-def _named(kind: str, *texts: str) -> bytes:
-    return _pack(b"g", b"".join(map(_str, (kind, *texts))))
-
-
 # -- the walk ----------------------------------------------------------------------------------------------------------
 
 
@@ -199,19 +194,21 @@ class _Walk:
     """One pass over a value.
 
     Args:
-        reference, code, name: as given to `value_digest`.
+        reference: as given to `value_digest`, like the next two.
+        code: see there.
+        name: see there.
         expected: the codes of the reduced objects in an earlier pass, all to be found again.
     """
 
     def __init__(self, reference: _Callback | None, code: _Callback | None, name: str, expected: Iterable[bytes] = ()) -> None:
-        self.quick = _scalar_code if reference is None else functools.partial(_ask, reference)
+        self.reference = reference
         self.code = code
         self.name = name
         self.expected = iter(expected)
         self.trail: list[bytes] = []  # codes of reduced objects, in the order in which they were finished
         self.doubtful = False
-        self.codes: dict[int, bytes] = {}  # by id, of finished objects without a cycle
-        self.kept: dict[int, object] = {}  # by id: an object that died in between would leave its id to another
+        # By id, with the code once it is known to hold no cycle; an object that died would leave its id to another.
+        self.met: dict[int, tuple[object, bytes | None]] = {}
         self.places: dict[int, int] = {}  # by id, of open objects
         self.stack: list[_Frame] = []
         self.low = _NO_CYCLE  # of the code that was answered last
@@ -219,22 +216,30 @@ class _Walk:
 
     def run(self, root: object) -> bytes:
         """The code of the value."""
-        answer = self.quick(root)
-        if answer is None:
-            answer = self.enter(root)
+        encode = _SCALARS.get(type(root))
+        answer = encode(root) if encode is not None else self.enter(root)
         stack = self.stack
         while stack:
             try:
-                answer = self.enter(stack[-1].steps.send(answer))  # type: ignore[arg-type]  # None starts a generator
+                child = stack[-1].steps.send(answer)  # type: ignore[arg-type]  # None starts a generator
             except StopIteration as stop:
                 answer = self.leave(stop.value)
-            except _Refused as refused:
-                raise self.unstable(refused) from refused.__cause__
+            except (MinipipeError, MemoryError):
+                raise
+            except Exception as error:
+                raise self.unstable(error) from error
+            else:
+                answer = self.enter(child)
         assert answer is not None
         return answer
 
     def enter(self, value: object) -> bytes | None:
         """The code of an object that is no scalar if it is at hand, else None: it is open now."""
+        self.low = _NO_CYCLE
+        if self.reference is not None:
+            reference = self.reference(value)
+            if reference is not None:
+                return _pack(b"R", _utf8(reference))
         key = id(value)
         stack = self.stack
         place = self.places.get(key)
@@ -242,17 +247,16 @@ class _Walk:
             self.low = place
             stack[-1].low = min(stack[-1].low, place)
             return _pack(b"@", b"%d" % (len(stack) - 1 - place))
-        known = self.codes.get(key)
-        if known is not None:
-            self.low = _NO_CYCLE
-            return known
-        if key in self.kept:
+        met = self.met.get(key)
+        if met is not None:
+            if met[1] is not None:
+                return met[1]
             self.again += 1
-        if self.again > _AGAIN or len(stack) > _DEEPEST:
-            raise _Refused("what it holds is nested too deeply" if self.again <= _AGAIN else "its objects are too entangled")
-        self.kept[key] = value
+        self.met[key] = value, None
         self.places[key] = len(stack)
         stack.append(_Frame(value, _steps(self, value)))
+        if self.again > _AGAIN or len(stack) > _DEEPEST:
+            raise self.unstable(_Refused("it is nested too deeply" if self.again <= _AGAIN else "its objects are too entangled"))
         return None
 
     def leave(self, found: bytes) -> bytes:
@@ -262,46 +266,38 @@ class _Walk:
         del self.places[key]
         self.low = low = frame.low
         if low == _NO_CYCLE:
-            self.codes[key] = found
+            self.met[key] = frame.value, found
         elif self.stack:
             self.stack[-1].low = min(self.stack[-1].low, low)
         return found
 
-    def unstable(self, refused: _Refused) -> Unstable:
+    def unstable(self, error: Exception) -> Unstable:
         """The error for the innermost open object."""
         chain = [frame.value for frame in self.stack]
         path = self.name + "".join(itertools.starmap(_label, itertools.pairwise(chain)))
         if len(path) > 500:
             path = f"{path[:240]}...{path[-240:]}"
         kind = _type_name(type(chain[-1]))
+        cause = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
         hint = "open or make it inside the step, or pass plain data or a path"
-        return Unstable(f"{path} ({kind}) has no stable digest", str(refused), hint, path=path, type_name=kind)
-
-
-def _scalar_code(value: object) -> bytes | None:
-    encode = _SCALARS.get(type(value))
-    return None if encode is None else encode(value)
-
-
-def _ask(reference: _Callback, value: object) -> bytes | None:
-    found = reference(value)
-    return _scalar_code(value) if found is None else _pack(b"R", _utf8(found))
+        return Unstable(f"{path} ({kind}) has no stable digest", cause, hint, path=path, type_name=kind)
 
 
 # -- containers --------------------------------------------------------------------------------------------------------
 
 
 def _codes(walk: _Walk, values: Iterable[object], alone: bool = False) -> Generator[object, bytes, list[bytes]]:
-    """The codes of values; of those without an order each must make sense alone."""
-    quick = walk.quick
+    """The codes of values; of those without an order (`alone`) none may refer to what is around it."""
+    encoder_of = _SCALARS.get
     codes = []
     for value in values:
-        code = quick(value)
-        if code is None:
-            code = yield value
-            if alone and walk.low < len(walk.stack):
-                raise _Refused("it contains itself through a set or the key of a dict")
-        codes.append(code)
+        encode = encoder_of(type(value))
+        if encode is not None:
+            codes.append(encode(value))
+            continue
+        codes.append((yield value))
+        if alone and walk.low < len(walk.stack):
+            raise _Refused("it contains itself through a set or the key of a dict")
     return codes
 
 
@@ -313,26 +309,19 @@ def _unordered(walk: _Walk, values: Iterable[object]) -> _Steps:
     return b"".join(sorted((yield from _codes(walk, values, alone=True))))
 
 
-def _pairs(walk: _Walk, keys: Iterable[object], values: Iterable[object]) -> _Steps:
-    heads = yield from _codes(walk, keys, alone=True)
-    tails = yield from _codes(walk, values)
-    return b"".join(sorted(map(bytes.__add__, heads, tails)))
+def _pairs(walk: _Walk, pairs: Mapping[Any, object]) -> _Steps:
+    keys = yield from _codes(walk, tuple(pairs), alone=True)
+    values = yield from _codes(walk, tuple(pairs.values()))
+    return b"".join(sorted(map(bytes.__add__, keys, values)))
 
 
-def _list(walk: _Walk, value: list[object]) -> _Steps:
-    return _pack(b"l", b"".join((yield from _codes(walk, tuple(value)))))
+def _read(tag: bytes, read: Callable[[Any], Iterable[object]]) -> Callable[[_Walk, Any], _Steps]:
+    """The walk of what counts by its parts in their order."""
 
+    def steps(walk: _Walk, value: object) -> _Steps:
+        return _pack(tag, b"".join((yield from _codes(walk, tuple(read(value))))))
 
-def _tuple(walk: _Walk, value: tuple[object, ...]) -> _Steps:
-    return _pack(b"t", b"".join((yield from _codes(walk, value))))
-
-
-def _dict(walk: _Walk, value: dict[object, object]) -> _Steps:
-    return _pack(b"d", (yield from _pairs(walk, tuple(value), tuple(value.values()))))
-
-
-def _mapping(walk: _Walk, value: Mapping[object, object]) -> _Steps:
-    return _pack(b"M", (yield from _pairs(walk, tuple(value), tuple(value.values()))))
+    return steps
 
 
 def _set(walk: _Walk, value: set[object]) -> _Steps:
@@ -343,97 +332,71 @@ def _frozenset(walk: _Walk, value: frozenset[object]) -> _Steps:
     return _pack(b"F", (yield from _unordered(walk, tuple(value))))
 
 
-def _member(walk: _Walk, value: enum.Enum) -> _Steps:
-    return _pack(b"e", (yield from _ordered(walk, (type(value), value._name_, value._value_))))
-
-
-def _range(walk: _Walk, value: range) -> _Steps:
-    return _pack(b"r", (yield from _ordered(walk, (len(value), *value[:1], value.step if len(value) > 1 else 0))))
+def _dict(walk: _Walk, value: dict[object, object]) -> _Steps:
+    return _pack(b"d", (yield from _pairs(walk, value)))
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _foreign() -> Iterator[None]:
-    """Around code of others: what it raises is why there is no digest."""
-    try:
-        yield
-    except (MinipipeError, MemoryError):
-        raise
-    except Exception as error:
-        raise _Refused(f"{type(error).__name__}: {error}") from error
-
-
-def _read(read: Callable[[Any], Iterable[object]], walk: _Walk, value: object) -> _Steps:
-    """A value that `contents` tells in plain values."""
-    with _foreign():
-        content = tuple(read(value))
-    return _pack(b"v", (yield from _ordered(walk, content)))
-
-
-def _view(value: memoryview) -> Iterable[object]:
-    return value.format, value.shape, value.tobytes()
-
-
-def _module(walk: _Walk, value: types.ModuleType) -> _Steps:
-    return _named("module", value.__name__)
-    yield
-
-
 def _class_or_function(walk: _Walk, value: Any) -> _Steps:
     found = walk.code(value) if walk.code is not None else None
+    yield from ()
     return _global(value, value.__qualname__) if found is None else _pack(b"C", _utf8(found))
-    yield
 
 
 def _global(value: Any, name: str) -> bytes:
     module = getattr(value, "__module__", None) or type(value).__module__
     if "<" in name:
         raise _Refused(f"{name} has no name that another process could find, and its code is not known")
-    return _named("global", str(module), name)
+    return _pack(b"g", _str(str(module)) + _str(name))
 
 
-def _reduced(walk: _Walk, value: object) -> _Steps:
+def _object(walk: _Walk, value: object) -> _Steps:
     """Any other object, by what pickle would store of it."""
     kind = type(value)
     walk.doubtful = walk.doubtful or _reduces_itself(kind)
-    with _foreign():
-        special = copyreg.dispatch_table.get(kind)
-        made = special(value) if special else value.__reduce_ex__(4)
-        if not isinstance(made, str):
-            maker, arguments, state, items, entries, setter = (*made, None, None, None, None)[:6]
-            items, entries = tuple(items or ()), tuple(entries or ())
+    special = copyreg.dispatch_table.get(kind)
+    made = special(value) if special else value.__reduce_ex__(4)
     if isinstance(made, str):
         # A global (a ufunc, pandas.NA, a function under functools.cache): what it wraps is content too.
         wrapped = getattr(value, "__dict__", {}).get("__wrapped__")
         code = _pack(b"G", _global(value, made) + (yield from _ordered(walk, (wrapped,))))
     else:
-        if isinstance(value, (set, frozenset)):
-            arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
-            elements = yield from _unordered(walk, tuple(value))
-        else:
-            elements = yield from _ordered(walk, items)
-        head = yield from _ordered(walk, (maker, setter))
-        given = yield from _ordered(walk, arguments)
-        if isinstance(value, collections.OrderedDict):
-            held = yield from _ordered(walk, itertools.chain.from_iterable(entries))
-        else:
-            held = yield from _pairs(walk, [key for key, _ in entries], [item for _, item in entries])
-        kept = yield from _state(walk, state)
-        code = _pack(b"o", b"".join(map(_pack, (b"h", b"a", b"l", b"d", b"s"), (head, given, elements, held, kept))))
+        code = yield from _reduced(walk, value, *made)
     walk.trail.append(code)
     if next(walk.expected, code) != code:
         raise _Refused("it shows other content each time it is asked (__reduce_ex__)")
     return code
 
 
+def _reduced(
+    walk: _Walk, value: object, maker: object, arguments: Any, state: object = None, items: Any = (), pairs: Any = (), setter: object = None
+) -> _Steps:
+    parts = [(yield from _ordered(walk, (maker, setter)))]
+    if isinstance(value, (set, frozenset)):
+        arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
+        parts.append((yield from _unordered(walk, tuple(value))))
+    else:
+        parts.append((yield from _ordered(walk, tuple(items or ()))))
+    parts.append((yield from _ordered(walk, arguments)))
+    if isinstance(value, collections.OrderedDict):
+        parts.append((yield from _ordered(walk, itertools.chain.from_iterable(pairs or ()))))
+    else:
+        pairs = tuple(pairs or ())
+        keys = yield from _codes(walk, [key for key, _ in pairs], alone=True)
+        values = yield from _codes(walk, [value for _, value in pairs])
+        parts.append(b"".join(sorted(map(bytes.__add__, keys, values))))
+    parts.append((yield from _state(walk, state)))
+    return _pack(b"o", b"".join(_pack(b"p", part) for part in parts))
+
+
 def _state(walk: _Walk, state: object) -> _Steps:
-    """The state of an object: its dict, dict and slots, or values of slots; no objects of their own, so that paths read ``.name``."""
+    """The state of an object, with its dict and slots as no objects of their own, so that paths read ``.name``."""
     parts = [_str(type(state).__name__)]
-    for part in state if type(state) in (tuple, list) else (state,):  # type: ignore[attr-defined]
+    for part in state if isinstance(state, (tuple, list)) else (state,):
         if type(part) is dict:
-            parts.append(_pack(b"d", (yield from _pairs(walk, tuple(part), tuple(part.values())))))
+            parts.append(_pack(b"d", (yield from _pairs(walk, part))))
         else:
             parts.append((yield from _ordered(walk, (part,))))
     return b"".join(parts)
@@ -453,11 +416,16 @@ def _reduces_itself(kind: type) -> bool:
 # -- which walk for which type -----------------------------------------------------------------------------------------
 
 _EXACT: dict[type, Callable[[_Walk, Any], _Steps]] = {
-    **{list: _list, tuple: _tuple, dict: _dict, set: _set, frozenset: _frozenset, range: _range},
-    **{types.MappingProxyType: _mapping, types.FunctionType: _class_or_function},
-    memoryview: functools.partial(_read, _view),
+    **{list: _read(b"l", tuple), tuple: _read(b"t", tuple), dict: _dict, set: _set, frozenset: _frozenset},
+    types.MappingProxyType: _read(b"M", lambda value: (dict(value),)),
+    range: _read(b"r", lambda value: (len(value), *value[:1], value.step if len(value) > 1 else 0)),
+    memoryview: _read(b"m", lambda value: (value.format, value.shape, value.tobytes())),
 }
-_BASES: dict[type, Callable[[_Walk, Any], _Steps]] = {type: _class_or_function, types.ModuleType: _module, enum.Enum: _member}
+_BASES: tuple[tuple[Any, Callable[[_Walk, Any], _Steps]], ...] = (
+    ((type, types.FunctionType), _class_or_function),
+    (types.ModuleType, _read(b"W", lambda value: (value.__name__,))),
+    (enum.Enum, _read(b"e", lambda value: (type(value), value._name_, value._value_))),
+)
 _KNOWN: weakref.WeakKeyDictionary[type, Callable[[_Walk, Any], _Steps]] = weakref.WeakKeyDictionary()
 
 
@@ -465,11 +433,9 @@ def _steps(walk: _Walk, value: object) -> _Steps:
     kind = type(value)
     found = _EXACT.get(kind) or _KNOWN.get(kind)
     if found is None:
-        found = next((steps for base, steps in _BASES.items() if issubclass(kind, base)), None)
-        if found is None:
-            read = contents.reader_of(kind)
-            found = functools.partial(_read, read) if read else _reduced
-        _KNOWN[kind] = found
+        found = next((steps for base, steps in _BASES if issubclass(kind, base)), None)
+        read = contents.reader_of(kind)
+        found = _KNOWN[kind] = found or (_read(b"v", read) if read else _object)
     return found(walk, value)
 
 

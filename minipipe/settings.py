@@ -6,7 +6,7 @@ data goes.
 
 from __future__ import annotations
 
-import difflib
+import importlib
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -155,7 +155,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     known = [field.name for field in fields(Settings)]
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
+            near = importlib.import_module("difflib").get_close_matches(key, known, 1)
             print(
                 f"warning: {path}: unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr
             )

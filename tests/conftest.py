@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from minipipe.store.home import Store
 
 

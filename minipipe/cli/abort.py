@@ -18,8 +18,9 @@ from minipipe.store.home import Store
 
 @click.command()
 @click.argument("names", metavar="RUN[/STEP]...", nargs=-1, required=True)
+@click.option("--grace", type=click.FloatRange(0), metavar="S", help="Seconds between SIGTERM and SIGKILL; default the worker's.")
 @output.pass_output
-def abort(out: Output, names: tuple[str, ...]) -> None:
+def abort(out: Output, names: tuple[str, ...], grace: float | None) -> None:
     """Stop runs or steps, with all their processes.
 
     Waiting tasks stop at once. A running one gets SIGTERM and, after its worker's grace, SIGKILL. What has ended is left alone.
@@ -32,12 +33,12 @@ def abort(out: Output, names: tuple[str, ...]) -> None:
     store = out.open_store()
     found = [lookup.find_task(store, name) for name in names]  # all names first: a wrong one changes nothing
     start = time.monotonic()
-    touched = dict(tasks.abort(store, [row["id"] for row in found]))
+    touched = dict(tasks.abort(store, [row["id"] for row in found], grace_s=grace))
     for row in found:
         if row["id"] not in touched and row["status"] in states.ENDED:
             output.note(f"{views.label_of(store, row)} has ended ({row['status']}): left alone")
     ended = _Ending(store, out, touched, start)
-    ended.wait(settings.load_settings())
+    ended.wait(settings.load_settings(grace_s=grace))
     if out.format == "json":
         output.print_json({"stopped": ended.documents})
     ended.complain()

@@ -16,11 +16,9 @@ import inspect
 import json
 import linecache
 import os
-import random
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -114,7 +112,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
 
 def _become_fresh(spec: dict[str, Any], payloads: list[bytes], line: int, parent: int) -> NoReturn:
     """Exec a fresh interpreter for the attempt (``isolation = "spawn"``); everything else is as in `main`."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = importlib.import_module("tempfile").TemporaryFile()
     file.write(protocol.pack(spec, payloads))
     file.seek(0)
     for descriptor in (line, file.fileno()):
@@ -139,7 +137,9 @@ def start_fresh(descriptor: int, line: int, parent: int) -> NoReturn:
 # -- becoming the step --------------------------------------------------------------------------------------------------
 
 
+HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the host holds them back, its children do not
 _stores: dict[str, Store] = {}
+_own_exit_handlers = 0
 
 
 def prepare(home: Path) -> None:
@@ -147,6 +147,8 @@ def prepare(home: Path) -> None:
 
     The streams refer to descriptors 0, 1 and 2 by number, which each child points at its own log.
     """
+    global _own_exit_handlers
+    _own_exit_handlers = atexit._ncallbacks()
     _stores[str(home)] = Store(home, "full")
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
@@ -178,9 +180,8 @@ def _redirect(spec: dict[str, Any], line: int) -> int:
 
 def _reset_signals() -> None:
     """Undo what the host set; the rest is Python's own (SIGPIPE is an exception, not a death)."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 
 def _step_forward_for_the_oom_killer() -> None:
@@ -197,8 +198,7 @@ def _seed(seed: int | None) -> None:
     The host's own state never counts: `random` reseeds itself after a fork, numpy does not, and two children drew the same
     numbers (pytorch/pytorch#5059). With None the seed comes from the system.
     """
-    value = random.SystemRandom().randrange(2**32) if seed is None else seed
-    random.seed(value)
+    value = int.from_bytes(os.urandom(4), "big") if seed is None else seed
     for name, sow in _SEEDERS.items():
         if name in sys.modules:
             sow(sys.modules[name], value)
@@ -206,13 +206,14 @@ def _seed(seed: int | None) -> None:
 
 
 _SEEDERS: dict[str, Callable[[Any, int], object]] = {
+    "random": lambda module, value: module.seed(value),
     "numpy.random": lambda module, value: module.seed(value % 2**32),
     "torch": lambda module, value: module.manual_seed(value),
 }
 
 
 class _SeedLater:
-    """Seeds numpy and torch when the step imports them itself."""
+    """Seeds these modules when the step imports them itself."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -476,11 +477,12 @@ def _traceback_text(error: BaseException) -> str:
 
 def _where(error: BaseException, entry: dict[str, Any]) -> str:
     """file:line, function and source line of the user's innermost frame."""
-    own = str(Path(__file__).resolve().parent.parent)
+    package = Path(__file__).resolve().parent.parent
+    example = str(package / "demo")  # the built-in example counts as the user's code
     best = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        installed = "site-packages" in frame.filename or frame.filename.startswith((own, "<frozen", sys.base_prefix))
-        if not installed:
+        elsewhere = frame.filename.startswith((str(package), "<frozen", sys.base_prefix)) or "site-packages" in frame.filename
+        if not elsewhere or frame.filename.startswith(example):
             path = frame.filename
             with contextlib.suppress(ValueError):
                 path = str(Path(path).relative_to(entry["roots"][0] if entry["roots"] else entry["cwd"]))
@@ -501,12 +503,15 @@ def _wind_down(grace_s: float) -> None:
     def enough(number: int, frame: object) -> None:
         raise TimeoutError
 
-    signal.signal(signal.SIGALRM, enough)
-    signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
+    limited = threading.active_count() > 1 or atexit._ncallbacks() > _own_exit_handlers
+    if limited:
+        signal.signal(signal.SIGALRM, enough)
+        signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    if limited:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):
             stream.flush()

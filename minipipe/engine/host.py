@@ -155,11 +155,10 @@ def main(descriptor: int, parent: int) -> None:
     tree.die_with_parent(parent)
     tree.adopt_orphans()
     database.forbid("step host")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the worker decides; a terminal's Ctrl-C reaches the whole group
-    child.prepare(Path(os.environ["MINIPIPE_HOME"]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, child.HELD_SIGNALS)  # the worker decides; Ctrl-C reaches the whole group
     for name in _ALWAYS_NEEDED:
         importlib.import_module(name)
+    child.prepare(Path(os.environ["MINIPIPE_HOME"]))
     gc.disable()
     gc.collect()
     gc.freeze()

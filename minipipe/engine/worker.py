@@ -234,13 +234,14 @@ class Worker:
             elif left and now >= attempt.kill_at:
                 tree.send(left, signal.SIGKILL)
 
-    def _end(self, attempt: _Attempt, why: str, at_once: bool = False) -> None:
-        if attempt.finished or (attempt.why and not at_once):
+    def _end(self, attempt: _Attempt, why: str, grace_s: float | None = None) -> None:
+        """Begin to end an attempt: SIGTERM now, SIGKILL after the grace (default the setting's; 0 is at once)."""
+        if attempt.finished or (attempt.why and grace_s != 0):
             return
         attempt.why = attempt.why or why
-        attempt.kill_at = time.monotonic() + (0 if at_once else self.settings.grace_s)
+        attempt.kill_at = time.monotonic() + (self.settings.grace_s if grace_s is None else grace_s)
         left = tree.members([attempt.claim.lease.token])
-        tree.send(left, signal.SIGKILL if at_once else signal.SIGTERM)
+        tree.send(left, signal.SIGKILL if grace_s == 0 else signal.SIGTERM)
 
     def _save(self) -> None:
         """Commit endings. One that cannot be committed is kept and tried again; nothing is claimed meanwhile."""
@@ -306,7 +307,7 @@ class Worker:
         asked = attempts.aborted(self.store, self.registration.id)
         for attempt in self.running.values():
             if attempt.claim.lease.task in asked:
-                self._end(attempt, "abort")
+                self._end(attempt, "abort", asked[attempt.claim.lease.task])
 
     def _start(self, claim: Claim) -> None:
         self.taken += 1
@@ -382,7 +383,7 @@ class Worker:
         if again:
             self.leave_at = now
             for attempt in self.running.values():
-                self._end(attempt, "leave", at_once=True)
+                self._end(attempt, "leave", 0)
             return
         self.leave_at = now + self.settings.drain_s
         self._return_waiting(f"worker {self.registration.name} left")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from minipipe import errors
 from minipipe.engine import start
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from minipipe.store.home import Store
 
 _TRIES = 3

@@ -8,7 +8,6 @@ in the same transaction.
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 import time
 from collections.abc import Collection
@@ -17,9 +16,9 @@ from typing import Any
 
 from blake3 import blake3
 
-from minipipe import states
+from minipipe import errors, states
 from minipipe.context import Lease
-from minipipe.ids import fresh_id
+from minipipe.chance import between, fresh_id
 from minipipe.store import cache, codec, promote, tasks
 from minipipe.store.home import Store
 
@@ -194,16 +193,26 @@ def anything_for(store: Store, who: Claimant, step: bool, due: bool = True) -> b
 
 
 def start_here(store: Store, task_id: int, worker_id: int) -> Lease:
-    """Begin a run in this very process (local and mixed mode). Transaction effect: one durable commit."""
+    """Begin a run in this very process (local and mixed mode).
+
+    Raises:
+        IllegalMove: it waits in a queue, runs elsewhere, or is done (two `resume` of one run at the same time).
+
+    Transaction effect: one durable commit.
+    """
     now, token = time.time(), fresh_id()
     with store.database.write() as connection:
-        row = connection.execute(
+        rows = connection.execute(
             "UPDATE task SET status = 'in_progress', worker_id = ?, token = ?, attempt = attempt + 1, started_at = ?,"
             " updated_at = ?, ended_at = NULL, error = NULL, reason = '', abort_requested = 0,"
-            " retries = 0, crashes = 0, returns = 0 WHERE id = ? RETURNING uid, attempt",
+            " retries = 0, crashes = 0, returns = 0"
+            " WHERE id = ? AND status IN ('created', 'failed', 'stopped') RETURNING uid, attempt",
             (worker_id, token, now, now, task_id),
-        ).fetchall()[0]
-    return Lease(task_id, row["uid"], row["attempt"], token)
+        ).fetchall()
+        if not rows:
+            found = connection.execute("SELECT uid, status FROM task WHERE id = ?", (task_id,)).fetchone()
+            raise errors.IllegalMove(f"run {found['uid'][:8]} is {found['status']} and cannot be started here")
+    return Lease(task_id, rows[0]["uid"], rows[0]["attempt"], token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +319,7 @@ def _decide(row: sqlite3.Row, outcome: Outcome, max_crashes: int, now: float) ->
         return _Verdict(states.PENDING, outcome.reason, hold="retry")
     if row["retries"] < row["max_retries"]:
         # Full jitter, capped: many steps that failed together must not come back together.
-        wait = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** row["retries"]) * random.uniform(0.5, 1.0)
+        wait = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** row["retries"]) * between(0.5, 1.0)
         return _Verdict(states.QUEUED, outcome.reason, retry=1, not_before=now + wait)
     return _Verdict(states.FAILED, outcome.reason)
 
@@ -362,9 +371,9 @@ def _follow(
     promote.settle(store, connection, lease.task, verdict.status, now)
 
 
-def aborted(store: Store, worker_id: int) -> set[int]:
-    """Tasks of a worker that somebody asked to stop."""
+def aborted(store: Store, worker_id: int) -> dict[int, float | None]:
+    """Tasks of a worker that somebody asked to stop, with the grace that was asked for, in seconds (None: the worker's own)."""
     rows = store.database.rows(
-        "SELECT id FROM task WHERE worker_id = ? AND status = 'in_progress' AND abort_requested = 1", (worker_id,)
+        "SELECT id, abort_grace_s FROM task WHERE worker_id = ? AND status = 'in_progress' AND abort_requested = 1", (worker_id,)
     )
-    return {row["id"] for row in rows}
+    return {row["id"]: row["abort_grace_s"] for row in rows}

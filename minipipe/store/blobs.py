@@ -21,7 +21,7 @@ from pathlib import Path
 import blake3
 
 from minipipe import errors
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from minipipe.store.database import mapped, os_error
 from minipipe.store.home import Store
 

@@ -24,7 +24,6 @@ import os
 import pickle
 import reprlib
 import sys
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,6 +183,7 @@ def _write_array(value: Any, writer: blobs.Writer) -> bool:
 
 def _write_path(value: Path, writer: blobs.Writer) -> tuple[str, str, dict[str, str]]:
     if value.is_dir():
+        tarfile = importlib.import_module("tarfile")  # with its compressors too heavy for every child
         with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for path in sorted(value.rglob("*")):
                 _refuse_link_outward(path, value)
@@ -206,7 +206,7 @@ def _refuse_link_outward(path: Path, folder: Path) -> None:
         )
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _anonymous(member: Any) -> Any:
     """Equal content gives equal bytes: no owner, no time. Devices and sockets are left out."""
     if not (member.isfile() or member.isdir() or member.issym()):
         return None
@@ -320,6 +320,7 @@ def _read_file(data: memoryview, metadata: dict[str, str], scratch: Path) -> Pat
 def _read_folder(data: memoryview, metadata: dict[str, str], scratch: Path) -> Path:
     target = _fresh(scratch) / Path(metadata.get("name") or "folder").name
     target.mkdir()
+    tarfile = importlib.import_module("tarfile")
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         # The "data" filter (PEP 706) refuses members that leave the folder, links that point out of it, and devices.
         archive.extractall(target, filter="data")

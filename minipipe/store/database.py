@@ -17,8 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
-import shutil
 import sqlite3
 import threading
 import time
@@ -28,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from minipipe import errors
+from minipipe.chance import between
 
 BUSY_DEADLINE_S = 30.0
 WAL_LIMIT_BYTES = 4 << 20
@@ -267,7 +266,7 @@ def _patiently(action: Callable[[], _T], path: Path, deadline_s: float = BUSY_DE
                     "find it with: fuser " + str(path),
                 ) from None
         # Jitter, so that waiting processes do not come back in step; short, so that signals are handled soon.
-        time.sleep(pause * random.uniform(0.5, 1.5))
+        time.sleep(pause * between(0.5, 1.5))
         pause = min(pause * 1.5, 0.05)
 
 
@@ -314,7 +313,8 @@ def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | Non
 
 def _free(path: Path) -> str:
     try:
-        return f"{shutil.disk_usage(path.parent).free:,} bytes free on its device"
+        found = os.statvfs(path.parent)
+        return f"{found.f_bavail * found.f_frsize:,} bytes free on its device"
     except OSError:
         return "free space unknown"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, settings
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from minipipe.store import schema
 from minipipe.store.database import Database, mapped
 

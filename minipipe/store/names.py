@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
+
+from minipipe.chance import fresh_id, pick
 
 _FIRST = (
     "able airy amber ample aqua arch avid azure bald basic beige bold brave brief bright brisk broad calm candid cheery chilly "
@@ -33,9 +34,9 @@ _SECOND = (
 def unused(connection: sqlite3.Connection) -> str:
     """A name that no run of this store has. Part of the caller's transaction, which also takes it."""
     for attempt in range(1_000):
-        name = f"{random.choice(_FIRST)}-{random.choice(_SECOND)}"
+        name = f"{pick(_FIRST)}-{pick(_SECOND)}"
         if attempt >= 8:  # a store with very many runs: number them rather than search on
-            name = f"{name}-{random.randrange(2, 1_000_000)}"
+            name = f"{name}-{int(fresh_id()[:5], 16)}"
         if not connection.execute("SELECT 1 FROM task WHERE run_name = ?", (name,)).fetchall():
             return name
     raise AssertionError("no free name in a thousand tries")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from minipipe import states
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 
 APPLICATION_ID = 0x6D70_6970  # "mpip": how `file`, SQLite and we tell our database from others
 VERSION = 1
@@ -75,7 +75,7 @@ CREATE TABLE task (
     attempt INTEGER NOT NULL DEFAULT 0,
     token TEXT,                                    -- the fence: 128 random bits per attempt
     worker_id INTEGER REFERENCES worker (id),
-    abort_requested INTEGER NOT NULL DEFAULT 0,
+    abort_requested INTEGER NOT NULL DEFAULT 0, abort_grace_s REAL,
     retries INTEGER NOT NULL DEFAULT 0, max_retries INTEGER NOT NULL DEFAULT 0, ask_retry INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0, returns INTEGER NOT NULL DEFAULT 0,
     time_limit_s REAL,

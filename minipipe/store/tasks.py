@@ -7,7 +7,6 @@ What an attempt does to a task (claim, finish) is in `minipipe.store.attempts`; 
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minipipe import errors, states
-from minipipe.ids import fresh_id
+from minipipe.chance import between, fresh_id
 from minipipe.store import blobs, codec, names, promote
 from minipipe.store.home import Store
 
@@ -363,7 +362,9 @@ def enqueue(store: Store, task_id: int, queue: str) -> None:
         promote.requeue(connection, task_id, now)
 
 
-def abort(store: Store, task_ids: Iterable[int], reason: str = "aborted by a person") -> list[tuple[int, str]]:
+def abort(
+    store: Store, task_ids: Iterable[int], reason: str = "aborted by a person", grace_s: float | None = None
+) -> list[tuple[int, str]]:
     """Stop tasks and everything that runs under them.
 
     Waiting tasks end at once; running ones are marked and ended by their worker; ended ones are left alone.
@@ -383,7 +384,10 @@ def abort(store: Store, task_ids: Iterable[int], reason: str = "aborted by a per
             ).fetchall()
             for row in rows:
                 if row["status"] == states.IN_PROGRESS:
-                    connection.execute("UPDATE task SET abort_requested = 1, reason = ? WHERE id = ?", (reason, row["id"]))
+                    connection.execute(
+                        "UPDATE task SET abort_requested = 1, abort_grace_s = ?, reason = ? WHERE id = ?",
+                        (grace_s, reason, row["id"]),
+                    )
                 elif row["status"] in (states.CREATED, states.PENDING, states.QUEUED):
                     connection.execute(
                         "UPDATE task SET status = 'stopped', reason = ?, ended_at = ?, updated_at = ? WHERE id = ?",
@@ -535,7 +539,7 @@ def wait(
                 last = now
                 if done():
                     return True
-            time.sleep(pause * random.uniform(0.8, 1.2))
+            time.sleep(pause * between(0.8, 1.2))
             pause = min(pause * 1.1, 0.01)
             fresh = store.database.data_version()
             if fresh != version:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from minipipe.store import locks, promote
 from minipipe.store.home import Store
 

@@ -73,9 +73,11 @@ def _measure(plan: Plan, wanted: list[str]) -> list[Row]:
 
 def _machine(folder: Path) -> str:
     disk = file_system(folder) or "unknown"
+    busy = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
     return (
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} CPUs, {disk} file system,"
         f" load {os.getloadavg()[0]:.1f} at the end."
+        f"{' The machine was busy with other things: measure again before quoting a figure.' if busy else ''}"
     )
 
 

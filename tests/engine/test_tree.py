@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from minipipe.engine import tree
-from minipipe.ids import fresh_id
+from minipipe.chance import fresh_id
 from tests.engine.real import ROOT, gone
 
 _BRANDED = """

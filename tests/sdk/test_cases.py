@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from sdk_scripts import Ran, cases_of
 
-FLOWS = ("arrays", "calls", "data")
+FLOWS = ("arrays", "callbacks", "calls", "control", "data")
 CASES = [(flow, name, ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
 
 

@@ -141,7 +141,7 @@ def test_storing_the_same_bytes_again_heals_the_damage(store: Store, damage: Cal
 def test_flipped_bytes_in_a_row_are_never_handed_out_and_heal(store: Store) -> None:
     digest = put(store, b"small", link=True)
     with store.database.write() as connection:
-        connection.execute("UPDATE blob SET bytes = x'00' || substr(bytes, 2)")
+        connection.execute("UPDATE blob SET bytes = CAST(x'00' || substr(bytes, 2) AS BLOB)")
     with pytest.raises(errors.ArtifactError, match="damaged"):
         blobs.load(store, digest)
     put(store, b"small")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import sqlite3
 import stat
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,34 +39,38 @@ def edit(path: Path, sql: str) -> None:
 # -- making -------------------------------------------------------------------------------------------------------------
 
 
-def test_eight_first_processes_make_exactly_one_store(tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    code = (
-        "import sys; import minipipe.store.home as home, sqlite_utils; from minipipe.store.home import Store;"
-        "print('ready', flush=True); sys.stdin.readline();"
-        "store = Store.open(sys.argv[1], durability='fast'); print(store.store_id)"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    results = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, results
-    assert len({out for out, _ in results}) == 1, "all use the same one"
-    assert sum("new store" in err for _, err in results) == 1, "one of them made it"
+def open_first(path: Path, barrier: int, result: int) -> None:
+    """In a child of its own: wait for the barrier, open the store, tell its id and what was printed."""
+    code = 1
+    try:
+        sys.stderr = io.StringIO()
+        os.read(barrier, 1)
+        opened = Store.open(path, durability="fast")
+        os.write(result, json.dumps([opened.store_id, sys.stderr.getvalue()]).encode() + b"\n")
+        opened.close()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_eight_first_processes_make_exactly_one_store(tmp_path: Path, template: Path) -> None:
+    path = tmp_path / "store"  # `template` is asked for so that all imports are done before the race
+    (barrier, go), (results, result) = os.pipe(), os.pipe()
+    pids = []
+    for _ in range(8):
+        pid = os.fork()
+        if not pid:
+            os.close(go)
+            open_first(path, barrier, result)
+        pids.append(pid)
+    for end in (barrier, result, go):  # the end of the file is the signal
+        os.close(end)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * 8
+    with open(results, "rb") as file:
+        told = [json.loads(line) for line in file]
+    assert len(told) == 8
+    assert len({store_id for store_id, _ in told}) == 1, "all use the same one"
+    assert sum("new store" in printed for _, printed in told) == 1, "one of them made it"
     assert sane(path, after_gc=True) == [], "no draft is left"
 
 
