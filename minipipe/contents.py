@@ -1,19 +1,24 @@
-"""What counts of a file, a folder, an array and a frame, told in plain values that `hashing` knows how to walk.
+"""What counts of a file, a folder, an array and a frame, told in plain values; and where a value holds another.
 
 numpy and pandas are never imported here: a value of theirs can only be there if they are.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import errno
 import os
 import stat
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from blake3 import blake3
+
+from minipipe.scalars import ENCODERS
 
 Content = Iterator[object]
 """Plain values in a fixed order; arrays and frames also give the objects that they hold."""
@@ -182,13 +187,48 @@ _PANDAS: dict[tuple[str, str], Callable[[Any], Content]] = {
 }
 
 
+# -- where a value holds another ---------------------------------------------------------------------------------------
+
+
+def type_name(kind: type) -> str:
+    """A type as people know it: with its module, builtins without."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def place_in(holder: Any, child: object) -> str:
-    """Where an array or frame of objects holds one of them, like ``['column']`` or ``[3]``; "" if that is not known."""
-    if hasattr(holder, "columns"):
-        for at, name in enumerate(holder.columns):
-            column = holder.iloc[:, at].array
-            if column.dtype.kind == "O" and any(item is child for item in column):
-                return f"[{name!r}]" if isinstance(name, (str, int)) else f"[{at}]"
-    elif hasattr(holder, "ravel"):
-        return next((f"[{at}]" for at, item in enumerate(holder.ravel().tolist()) if item is child), "")
-    return ""
+    """How a path goes on from an object to one in it, like ``['key']``, ``.name`` or ``[3]``; "" if that is not known."""
+    kind = type(holder)
+    if issubclass(kind, (set, frozenset)):
+        return "{...}"
+    found = [f".{name}" for name, item in _attributes(holder) if item is child]
+    if issubclass(kind, dict):
+        found += (f"[{_shown(key)}]" for key, item in dict.items(holder) if item is child)
+        found += (".keys()" for key in dict.keys(holder) if key is child)
+    elif (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
+        holder = holder.ravel().tolist()
+    elif hasattr(kind, "iloc") and hasattr(kind, "columns"):
+        found += (f"[{_shown(name)}]" for name, column in holder.items() if any(item is child for item in column.array))
+    if isinstance(holder, (list, tuple, collections.deque)):
+        found += (f"[{at}]" for at, item in enumerate(tuple(holder)) if item is child)
+    return found[0] if found else ""
+
+
+def _attributes(holder: Any) -> Iterator[tuple[str, object]]:
+    """Attributes as they are stored: nothing of the object's own code runs."""
+    kind = type(holder)
+    if issubclass(kind, tuple):
+        yield from zip(getattr(kind, "_fields", ()), holder, strict=False)
+    with contextlib.suppress(AttributeError):
+        yield from object.__getattribute__(holder, "__dict__").items()
+    for name, member in (item for base in kind.__mro__ for item in vars(base).items()):
+        if isinstance(member, types.MemberDescriptorType):
+            with contextlib.suppress(AttributeError):
+                yield name, member.__get__(holder)
+
+
+def _shown(key: object) -> str:
+    # A key of another type could be anything, and its repr could do anything.
+    try:
+        return repr(key)[:80] if type(key) in ENCODERS else f"<{type_name(type(key))}>"
+    except ValueError:  # an int of more digits than Python prints
+        return "<int>"

@@ -153,7 +153,8 @@ class Worker:
         sources: list[Any] = [self._wakeup]
         if self.host is not None and not self.host.lost:
             sources.append(self.host.channel)
-        sources += [one.child.line for one in self.running.values() if not one.child.line.closed]
+        # A line that has brought its outcome is readable for ever (at its end): waiting on it would spin.
+        sources += [one.child.line for one in self.running.values() if one.reported is None and not one.child.line.closed]
         readable, _, _ = select.select(sources, [], [], pause)
         if self._wakeup in readable:
             with contextlib.suppress(BlockingIOError):

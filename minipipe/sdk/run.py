@@ -26,6 +26,8 @@ from minipipe.store import attempts, promote, records, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
+_MOST_CONTROL_EDGES = 16
+
 Retry = int | Callable[..., bool] | None
 
 
@@ -274,8 +276,9 @@ class Run:
             StepFailed: the step failed or was stopped (a tolerated one gives None, as a skipped one does).
         """
         status = self.wait_for(step)
-        used = {one for one in getattr(self._local, "controls", set()) if one not in step.controls}
-        self._local.controls = used | {step.id}
+        # What this step was itself drawn after is implied; of the rest the latest are drawn, or n values would draw n edges per step.
+        before = [one for one in getattr(self._local, "controls", ()) if one not in step.controls and one != step.id]
+        self._local.controls = (*before[1 - _MOST_CONTROL_EDGES :], step.id)
         if status in states.GOOD:
             self.store.database.sync()  # whoever sees a value may rely on the step that made it
             return records.value_of(self.store, step.id, output, session.scratch())

@@ -187,7 +187,7 @@ def _write_path(value: Path, writer: blobs.Writer) -> tuple[str, str, dict[str, 
         with tarfile.open(fileobj=cast(IO[bytes], writer), mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for path in sorted(value.rglob("*")):
                 _refuse_link_outward(path, value)
-                archive.inodes.clear()  # type: ignore[attr-defined]  # each hard link as a file of its own
+                archive.inodes.clear()  # each hard link as a file of its own
                 archive.add(path, str(path.relative_to(value)), recursive=False, filter=_anonymous)
         return "folder", "archive", {"name": value.resolve().name}
     with open(value, "rb") as source:
@@ -247,6 +247,8 @@ def dump(value: object, file: IO[bytes] | blobs.Writer, persistent_id: Persisten
         def reducer_override(self, item: object) -> Any:
             if isinstance(item, type) and item.__module__ == "__main__" and "<locals>" not in item.__qualname__:
                 return load_main_class, (item.__qualname__, cloudpickle.dumps(item, protocol=5))
+            if type(item) is io.TextIOWrapper and item is not sys.stdout and item is not sys.stderr:
+                raise TypeError("an open file stays in its process")  # cloudpickle would make a StringIO of it
             return super().reducer_override(item)
 
     try:

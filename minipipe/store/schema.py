@@ -113,7 +113,7 @@ CREATE TABLE edge (
 CREATE INDEX edge_parent ON edge (parent_id, child_id);
 
 CREATE TABLE event (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, task_id INTEGER NOT NULL REFERENCES task (id), at REAL NOT NULL,
+    id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id), at REAL NOT NULL,
     kind TEXT NOT NULL, old TEXT, new TEXT, attempt INTEGER, worker_id INTEGER, detail TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX event_task ON event (task_id);

@@ -19,6 +19,7 @@ from minipipe.store.home import Store
 FLOWS = Path(__file__).parent / "flows"
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 120.0
+_DEFAULTS = (("ends", "completed"), ("raises", ""))
 QUEUES = ("default", "services", "other", "third")
 
 _WORKER = """
@@ -67,16 +68,17 @@ def work(folder: Path, *queues: str, **environment: str) -> Done:
     return python(folder, "-c", _WORKER, *(queues or QUEUES), **environment)
 
 
-def cases_of(flow: str) -> dict[str, str]:
-    """The cases of a flow script and the status that each must end with; read from its text."""
+def cases_of(flow: str) -> dict[str, tuple[str, str]]:
+    """The cases of a flow script, with the status of the run and the exception of the logic that each must end with."""
     tree = ast.parse((FLOWS / f"{flow}.py").read_text())
     found = {}
     for node in tree.body:
         for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
             call = decorator if isinstance(decorator, ast.Call) else ast.Call(decorator, [], [])
             if isinstance(call.func, ast.Name) and call.func.id == "case":
-                ends = [ast.literal_eval(word.value) for word in call.keywords if word.arg == "ends"]
-                found[node.name] = ends[0] if ends else "completed"
+                words = {word.arg: word.value for word in call.keywords}
+                ends, raises = (ast.literal_eval(words.get(key, ast.Constant(or_else))) for key, or_else in _DEFAULTS)
+                found[node.name] = (ends, raises)
     return found
 
 
@@ -124,6 +126,11 @@ class Left:
         found: dict[str, Any] = json.loads((self.folder / f"{name}.end").read_text())
         return found
 
+    def logic(self, name: str) -> tuple[str, str]:
+        """How the logic of a case ended: name of the exception ("" if it returned), and its traceback."""
+        kind, _, text = (self.folder / f"{name}.logic").read_text().partition("\n")
+        return kind, text
+
     def noted(self, file: str) -> list[str]:
         """The lines that steps noted."""
         path = self.folder / file
@@ -143,7 +150,7 @@ class Ran:
         """All that is known of a case, for the message of a failed assertion."""
         row = self.left.run(name)
         steps = {step: (one["status"], one["reason"]) for step, one in self.left.steps(name).items()}
-        return "\n".join((f"{row['status']}: {row['reason']}", str(steps), self.left.log(row), self.done.err[-3000:]))
+        return "\n".join((f"{row['status']}: {row['reason']}", str(steps), self.left.logic(name)[1], self.left.log(row)[-3000:]))
 
 
 def run_flow(folder: Path, flow: str, mode: str, names: Sequence[str] = ()) -> Done | None:

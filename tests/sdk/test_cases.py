@@ -11,19 +11,23 @@ import pytest
 from sdk_scripts import Ran, cases_of
 
 FLOWS = ("arrays", "callbacks", "calls", "control", "data")
-CASES = [(flow, name, ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
+CASES = [(flow, name, *ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
+every_case = pytest.mark.parametrize(("name", "case", "ends", "raises"), CASES, ids=[case for _, case, *_ in CASES])
 
 
-@pytest.mark.parametrize(("name", "case", "ends"), CASES, ids=[case for _, case, _ in CASES])
-def test_in_local_mode(name: str, case: str, ends: str, flow: Callable[[str, str], Ran]) -> None:
+@every_case
+def test_in_local_mode(name: str, case: str, ends: str, raises: str, flow: Callable[[str, str], Ran]) -> None:
     ran = flow(name, "local")
 
+    assert ran.left.logic(case)[0] == raises, ran.explain(case)
     assert ran.left.run(case)["status"] == ends, ran.explain(case)
     assert (ran.left.end(case)["type"] is None) == (ends == "completed"), ran.left.end(case)
 
 
-@pytest.mark.parametrize(("name", "case", "ends"), CASES, ids=[case for _, case, _ in CASES])
-def test_in_remote_mode(name: str, case: str, ends: str, flow: Callable[[str, str], Ran]) -> None:
+@every_case
+def test_in_remote_mode(name: str, case: str, ends: str, raises: str, flow: Callable[[str, str], Ran]) -> None:
     ran = flow(name, "remote")
 
+    assert ran.left.logic(case)[0] == raises, ran.explain(case)
     assert ran.left.run(case)["status"] == ends, ran.explain(case)
+    assert ran.left.end(case) == {"type": "SystemExit", "code": 0}

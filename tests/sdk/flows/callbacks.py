@@ -222,7 +222,7 @@ def child_of_explosion(n):
     return n
 
 
-@case(ends="failed")
+@case(ends="failed", raises="OfTheCallback")
 def an_exception_in_a_pre_callback_fails_the_pipeline_with_that_error():
     int(exploding())
     note("exploding", "went on")

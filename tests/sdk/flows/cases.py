@@ -6,10 +6,12 @@ cases in one process (``SCRIPT local``), or puts each on a queue (``SCRIPT remot
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,31 @@ CASES: dict[str, Callable[..., Any]] = {}
 PATIENCE_S = 30.0
 
 
-def case(_function: Any = None, *, ends: str = "completed", **options: Any) -> Any:
-    """Make a function the logic of a case.
+def case(_function: Any = None, *, ends: str = "completed", raises: str = "", **options: Any) -> Any:
+    """Make a function the logic of a case; ``NAME.logic`` says how the logic ended, whatever becomes of the run.
 
     Args:
         ends: status that its run must end with; the reader of the script takes it from the text.
+        raises: the exception that the logic must end with, "" if it must return.
         options: of the pipeline.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+
+        @functools.wraps(function)
+        def logic(*args: Any, **kwargs: Any) -> Any:
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                Path(f"{name}.logic").write_text(f"{type(error).__name__}\n{traceback.format_exc()}")
+                raise
+            Path(f"{name}.logic").write_text("\n")
+            return result
+
         options.setdefault("version", "1.0")
-        pipeline = PipelineDecorator.pipeline(name=function.__name__, project="tests", **options)(function)
-        CASES[function.__name__] = pipeline
-        return pipeline
+        CASES[name] = PipelineDecorator.pipeline(name=name, project="tests", **options)(logic)
+        return CASES[name]
 
     return decorate(_function) if _function is not None else decorate
 

@@ -93,7 +93,7 @@ def using_the_result_of_a_failed_step_raises_step_failed_with_name_task_and_last
     note("step-failed", "went on")
 
 
-@case(ends="failed")
+@case(ends="failed", raises="StepFailed")
 def step_failed_ends_the_logic_unless_it_is_caught():
     int(breaks(1))
     note("not-reached")
