@@ -294,9 +294,7 @@ def _global(value: Any, name: str) -> bytes:
 
 def _object(walk: _Walk, value: object) -> _Steps:
     """Any other object, by what pickle would store of it."""
-    kind = type(value)
-    walk.doubtful = walk.doubtful or _reduces_itself(kind)
-    special = copyreg.dispatch_table.get(kind)
+    special = copyreg.dispatch_table.get(type(value))
     made = special(value) if special else value.__reduce_ex__(4)
     if isinstance(made, str):
         # A global (a ufunc, pandas.NA, a function under functools.cache): what it wraps is content too.
@@ -317,28 +315,35 @@ def _reduced(walk: _Walk, value: object, made: tuple[Any, ...]) -> _Steps:
     if isinstance(value, (set, frozenset)):
         arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
         parts.append((yield from _unordered(walk, tuple(value))))
-    parts.append((yield from _ordered(walk, (*arguments, None, *items))))
+    else:
+        parts.append((yield from _ordered(walk, items)))
+    parts.append((yield from _ordered(walk, arguments)))
     if isinstance(value, collections.OrderedDict):
         parts.append((yield from _ordered(walk, itertools.chain.from_iterable(pairs))))
     else:
         parts.append((yield from _pairs(walk, [key for key, _ in pairs], [item for _, item in pairs])))
     # Its dict and slots are no objects of their own, so that paths read ``.name``.
-    for part in state if isinstance(state, (tuple, list)) else (state,):
+    for part in state if type(state) in (tuple, list) else (state,):
         own = part if type(part) is dict else {}
         parts.append((yield from _pairs(walk, tuple(own), tuple(own.values()))))
         parts.append((yield from _ordered(walk, () if own is part else (part,))))
     return b"".join(pack(b"p", part) for part in (type(state).__name__.encode(), *parts))
 
 
+def _foreign(walk: _Walk, value: object) -> _Steps:
+    """An object whose content is told by code that might tell something else the next time."""
+    walk.doubtful = True
+    return _object(walk, value)
+
+
 _REDUCERS = ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs_ex__", "__getnewargs__")
-_TRUSTED = sys.stdlib_module_names | {"numpy", "pandas"}  # theirs give the same content twice: no need to ask
+_TRUSTED = sys.stdlib_module_names | {"numpy", "pandas"}
 
 
-def _reduces_itself(kind: type) -> bool:
-    """True if code of others tells the content of such objects."""
+def _is_foreign(kind: type) -> bool:
     methods = [getattr(kind, name) for name in _REDUCERS if hasattr(kind, name)]
-    makers = [copyreg.dispatch_table.get(kind, object), *(getattr(each, "__objclass__", each) for each in methods)]
-    return any(str(getattr(each, "__module__", None)).partition(".")[0] not in _TRUSTED for each in makers)
+    tellers = [copyreg.dispatch_table.get(kind, object), *(getattr(each, "__objclass__", each) for each in methods)]
+    return any(str(getattr(each, "__module__", None)).partition(".")[0] not in _TRUSTED for each in tellers)
 
 
 # -- which walk for which type -----------------------------------------------------------------------------------------
@@ -365,7 +370,15 @@ def _steps(walk: _Walk, value: object) -> _Steps:
     kind = type(value)
     found = _EXACT.get(kind) or _KNOWN.get(kind)
     if found is None:
-        read = contents.reader_of(kind)
-        found = next((steps for base, steps in _BASES if issubclass(kind, base)), _listed(b"v", read) if read else _object)
-        _KNOWN[kind] = found
+        found = _KNOWN[kind] = _chosen(kind)
     return found(walk, value)
+
+
+def _chosen(kind: type) -> Callable[[_Walk, Any], _Steps]:
+    for base, steps in _BASES:
+        if issubclass(kind, base):
+            return steps
+    read = contents.reader_of(kind)
+    if read is not None:
+        return _listed(b"v", read)
+    return _foreign if _is_foreign(kind) else _object

@@ -90,6 +90,7 @@ class Worker:
         self.running: dict[str, _Attempt] = {}
         self.unsaved: list[tuple[Claim, Outcome]] = []
         self.waiting: list[Claim] = []
+        self.early: str | None = None  # token of an attempt that runs before its claim is committed
         self.signals = 0
         self.leave_at: float | None = None
         self.taken = 0
@@ -252,19 +253,34 @@ class Worker:
             if not claim.controller and len(self.unsaved) == 1 and self._wants_more():
                 who = self._claimant()
             try:
-                done = attempts.finish(self.store, claim.lease, outcome, self.settings.max_crashes, who)
+                done = attempts.finish(self.store, claim.lease, outcome, self.settings.max_crashes, who, self._run_early)
             except (errors.StoreMoved, errors.ForkedConnection):
                 raise
             except (errors.StoreBusy, errors.StoreError) as error:
                 print(f"minipipe worker: cannot store an ending yet: {error.message} ({error.cause})", file=sys.stderr, flush=True)
+                self._retract()
                 self.store.close()
                 time.sleep(0.5)
                 return
             self.unsaved.pop(0)
+            self.early = None
             self._clear_scratch(claim)
             self.say(f"{claim.run[:8]}/{claim.name} {done.status or 'lost'} {outcome.duration_s:.1f}s {done.reason}".rstrip())
             if done.next is not None:
                 self._start(done.next)
+
+    def _run_early(self, claim: Claim) -> None:
+        """Start the claimed step while the commit that claims it syncs: the disk is then out of every step's way."""
+        if not self.waiting and self._run(claim):
+            self.early = claim.lease.token
+
+    def _retract(self) -> None:
+        """The commit did not go through: end what was started on the strength of it."""
+        if self.early is not None:
+            tree.kill_all([self.early])
+            attempt = self.running.pop(self.early)
+            attempt.child.line.close()
+            self.early = None
 
     def _clear_scratch(self, claim: Claim) -> None:
         scratch = self.store.folder("tmp") / f"{claim.lease.token}.d"
@@ -312,25 +328,30 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         self.taken += 1
-        self.waiting.append(claim)
-        self._dispatch()
+        if claim.lease.token not in self.running:
+            self.waiting.append(claim)
+            self._dispatch()
+        self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
 
     def _dispatch(self) -> None:
         """Hand claimed tasks to spare children; those for which none is ready wait for the next."""
-        while self.waiting:
-            if self.host is None:
-                self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES))
-            claim = self.waiting[0]
-            self.host.warm(claim.entry.get("imports", ()))
-            child = self.host.take()
-            if child is None:
-                return
-            spec, payloads = inputs.spec_of(self.store, claim, self.settings)
-            if not child.run(spec, payloads):
-                continue
+        while self.waiting and self._run(self.waiting[0]):
             self.waiting.pop(0)
-            self.running[claim.lease.token] = _Attempt(claim, child, time.monotonic())
-            self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
+
+    def _run(self, claim: Claim) -> bool:
+        """Give a task to a spare child; False if none is ready."""
+        if self.host is None:
+            self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES))
+        self.host.warm(claim.entry.get("imports", ()))
+        spec: dict[str, Any] | None = None
+        payloads: list[bytes] = []
+        while (child := self.host.take()) is not None:
+            if spec is None:
+                spec, payloads = inputs.spec_of(self.store, claim, self.settings)
+            if child.run(spec, payloads):
+                self.running[claim.lease.token] = _Attempt(claim, child, time.monotonic())
+                return True
+        return False
 
     # -- the host -----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ are read from the store's events, so none is left out, however fast the step was
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import traceback
@@ -28,8 +29,8 @@ class Callbacks:
         self.run = run
         self.nodes: dict[int, Node] = {}
         self.pipeline: Any = None  # what user callbacks get as their first argument
-        self._event = 0
         self._thread: threading.Thread | None = None
+        self._turns = threading.RLock()  # callbacks run one at a time
         self._quit = False
 
     def watch(self, step: Step) -> None:
@@ -40,24 +41,35 @@ class Callbacks:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread; what had to run has run, since the run waits for gates and holds."""
-        self._quit = True
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(5.0)
+        """Tell what is left to tell and stop; a callback that runs now is waited for, at most 5 seconds."""
+        free = self._turns.acquire(timeout=5.0)
+        try:
+            if free:
+                # The last changes may have come after the thread's last look. What keeps the store from being read here also
+                # keeps the run from ending well, where it is said.
+                with contextlib.suppress(errors.MinipipeError):
+                    self._turn()
+        finally:
+            self._quit = True  # the thread ends with its next look; nothing has to wait for that
+            if free:
+                self._turns.release()
 
     def _loop(self) -> None:
         while not self._quit:
             try:
                 tasks.wait(self.run.store, self._turn, timeout_s=0.2)
             except errors.MinipipeError as error:
-                self.run.fail(error)
+                if not self._quit:
+                    self.run.fail(error)
                 return
 
     def _turn(self) -> bool:
         """One look at everything that changed; always asks for another one unless the thread should end."""
-        for step_id in list(self.nodes):
-            self._look(step_id)
-        return self._quit
+        with self._turns:
+            if not self._quit:
+                for step_id in list(self.nodes):
+                    self._look(step_id)
+            return self._quit
 
     def _look(self, step_id: int) -> None:
         step, node = self.run.by_id.get(step_id), self.nodes[step_id]
@@ -116,10 +128,13 @@ class Callbacks:
             previous, node.shown_status = node.shown_status, word
             if previous == word:
                 continue
+            node.told_status = word  # a fast step may be further by now; the callback hears of one change at a time
             try:
                 step.spec.on_status(self.pipeline, node, previous)
             except Exception:
                 traceback.print_exc()
+            finally:
+                node.told_status = None
 
     def _call(self, callback: Callable[..., Any] | None, node: Node, *extra: Any) -> Any:
         if callback is None:

@@ -129,6 +129,7 @@ class Node:
         self.skip_job = False
         self.seen_event = 0
         self.shown_status = "pending"
+        self.told_status: str | None = None  # while a status callback runs: the status that it is told of
         self._run: Run | None = None
         self._step: Step | None = None
 
@@ -154,6 +155,8 @@ class Node:
     @property
     def status(self) -> str:
         """pending, queued, running, completed, cached, failed, aborted or skipped."""
+        if self.told_status is not None:
+            return self.told_status
         if self.job is None:
             return "pending"
         if self.job.is_cached_task():

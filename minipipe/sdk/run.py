@@ -166,7 +166,7 @@ class Run:
             submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new, durable=spec.draft)
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
             self.steps[name] = self.by_id[submitted.id] = step
-        if spec.has_callbacks:
+        if spec.has_callbacks or callable(self._retry_of(spec)):
             assert self.callbacks is not None
             self.callbacks.watch(step)
         if submitted.status not in states.ENDED:
@@ -193,7 +193,7 @@ class Run:
         links = list(given.links)
         if code.pickled is not None:
             links.append(tasks.Link("code", "function", capture.encoded(self.store, code.pickled)))
-        retry = spec.retry if spec.retry is not None else self.options.retry
+        retry = self._retry_of(spec)
         return tasks.NewTask(
             type=spec.task_type,
             name=name,
@@ -220,6 +220,10 @@ class Run:
             monitors=spec.monitors,
             tags=(*spec.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
         )
+
+    def _retry_of(self, spec: StepSpec) -> Retry:
+        """The step's own retries, else the pipeline's (ClearML's rule)."""
+        return spec.retry if spec.retry is not None else self.options.retry
 
     def _key_base(self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured) -> str | None:
         unstable = [*given.unstable, *code.key.unstable]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,7 +230,14 @@ class Finished:
     next: Claim | None = None
 
 
-def finish(store: Store, lease: Lease, outcome: Outcome, max_crashes: int = 3, who: Claimant | None = None) -> Finished:
+def finish(
+    store: Store,
+    lease: Lease,
+    outcome: Outcome,
+    max_crashes: int = 3,
+    who: Claimant | None = None,
+    early: Callable[[Claim], None] | None = None,
+) -> Finished:
     """End an attempt: the one gate for every ending.
 
     Args:
@@ -239,6 +246,8 @@ def finish(store: Store, lease: Lease, outcome: Outcome, max_crashes: int = 3, w
         outcome: how it ended.
         max_crashes: crashes that end a task as failed.
         who: claim the next step for this worker in the same transaction.
+        early: called with that step just before the commit, to start it while the disk syncs. If the commit raises, whatever was
+            started must be ended before this is called again: the step was not claimed.
 
     Returns:
         The task's status: completed, failed, stopped, or queued again. An attempt that was fenced out gets status None.
@@ -266,6 +275,8 @@ def finish(store: Store, lease: Lease, outcome: Outcome, max_crashes: int = 3, w
         _follow(store, connection, lease, verdict, outcome, now)
         if who is not None:
             following = claim(store, connection, who, controller=False, token=_next_token(lease))
+            if following is not None and early is not None:
+                early(following)
     _let_go(outcome)
     return Finished(verdict.status, verdict.reason, following)
 

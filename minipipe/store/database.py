@@ -69,6 +69,7 @@ class Database:
         self._reading = False
         self._synchronous = "FULL"
         self._unsynced = False
+        self._commits = 0
         self._identity: tuple[int, int] | None = None
         _instances.add(self)
 
@@ -174,9 +175,10 @@ class Database:
                     connection.execute("COMMIT")
 
     def data_version(self) -> int:
-        """A number that changes when another process has committed; costs about 2 microseconds."""
+        """A number that changes when anybody has committed, also another thread of this process; costs about 2 microseconds."""
         with self._lock:
-            return int(self.connection().execute("PRAGMA data_version").fetchone()[0])
+            # SQLite does not count the commits of the asking connection, and all threads of a process share one.
+            return int(self.connection().execute("PRAGMA data_version").fetchone()[0]) << 32 | self._commits
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -211,6 +213,7 @@ class Database:
                 try:
                     yield connection
                     connection.execute("COMMIT")
+                    self._commits += 1
                     self._unsynced = wanted == "NORMAL" and self.durable
                 except BaseException:
                     self._rollback()

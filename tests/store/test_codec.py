@@ -434,10 +434,11 @@ def test_what_lives_in_one_process_is_refused_and_leaves_nothing(store: Store, m
         value.close()
 
 
-def test_what_prints_can_travel_although_it_holds_the_standard_streams(store: Store) -> None:
+def test_the_standard_streams_travel_as_names_and_other_streams_do_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull, "w") as stream:
-        value = {"out": sys.stdout, "not": 1}
-        assert back(store, value, "pickle")["not"] == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            assert back(store, {"out": sys.stdout, "not plain": {1}}, "pickle")["out"] is stream
         with pytest.raises(errors.CannotTravel, match="cannot leave"):
             codec.encode(store, {"log": stream})
 

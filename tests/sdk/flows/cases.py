@@ -57,6 +57,7 @@ def main() -> None:
     mode, *names = sys.argv[1:]
     if mode == "local":
         PipelineDecorator.run_locally()
+    where = "end" if Task.running_locally() else "end.worker"
     for name in names or CASES:
         sys.argv[1:] = [mode, name]
         try:
@@ -68,7 +69,7 @@ def main() -> None:
             end = {"type": type(error).__name__, "text": str(error)}
             if not Task.running_locally():
                 raise
-        with open(f"{name}.end", "w") as file:
+        with open(f"{name}.{where}", "w") as file:
             json.dump(end, file)
 
 
