@@ -119,7 +119,7 @@ def _read(name: str, value: Any, origin: str) -> Any:
             return value if isinstance(value, bool) else {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
         if isinstance(default, (int, float)):
             number = type(default)(value)
-            if number < 0:
+            if not number >= 0:  # nor not a number
                 raise ValueError
             return number
         if name in CHOICES and value not in CHOICES[name]:

@@ -86,6 +86,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
         line: descriptor for the outcome message.
     """
     tree.brand(spec["token"])
+    os.umask(0o077)
     _redirect(spec)
     database.forbid("")
     _seed(spec["seed"])
@@ -106,10 +107,14 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
     )
     result = _execute(store, spec, payloads)
     result.head.update(token=spec["token"], duration_s=time.monotonic() - started)
-    _wind_down(spec["grace_s"])
-    # Last of all, so that nothing of the step can go wrong after it: the worker need not wait for the process to be taken apart.
-    _send(line, result)
-    os._exit(result.exit_code)
+
+    def leave() -> NoReturn:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        # Last of all, so that nothing of the step can go wrong after it: the worker need not wait for the process to be taken apart.
+        _send(line, result)
+        os._exit(result.exit_code)
+
+    _wind_down(spec["grace_s"], leave)
 
 
 def _become_fresh(spec: dict[str, Any], payloads: list[bytes], line: int, parent: int) -> NoReturn:
@@ -473,6 +478,14 @@ def _failed(reason: str, error: dict[str, str] | None, exit_code: int = 1) -> _R
 
 def _failed_by(error: BaseException, entry: dict[str, Any]) -> _Result:
     """An exception as text. The object never leaves this process: not every exception survives pickling."""
+    try:
+        return _told_by(error, entry)
+    except BaseException as second:  # its own code runs when it is asked for its code or its words
+        kind = type(error).__name__
+        return _failed(f"{kind}, which cannot be shown ({type(second).__name__})", {"type": kind, "message": ""})
+
+
+def _told_by(error: BaseException, entry: dict[str, Any]) -> _Result:
     if isinstance(error, SystemExit):
         if error.code in (None, 0):
             return _failed("exited without a result", {"type": "SystemExit", "message": "exit code 0"})
@@ -480,17 +493,20 @@ def _failed_by(error: BaseException, entry: dict[str, Any]) -> _Result:
         note = "" if 0 <= code < 256 else f" (the system keeps {code & 255})"
         return _failed(f"exited with code {code}{note}", {"type": "SystemExit", "message": str(code)}, code & 255 or 1)
     kind, message = type(error).__name__, _message(error)
-    text = _traceback_text(error)
-    sys.stderr.write(text)
+    text = _clip(_traceback_text(error), _TEXT_LIMIT)
+    _flush()
+    with contextlib.suppress(OSError):  # by number: the step may have replaced or closed the streams
+        os.write(2, text.encode("utf-8", "backslashreplace"))
     return _failed(
         f"{kind}: {message}" if message else kind,
-        {"type": kind, "message": _clip(message, 4_000), "where": _where(error, entry), "traceback": _clip(text, _TEXT_LIMIT)},
+        {"type": kind, "message": _clip(message, 4_000), "where": _where(error, entry), "traceback": text},
     )
 
 
 def _message(error: BaseException) -> str:
     try:
-        return error.message if isinstance(error, errors.MinipipeError) else str(error)
+        # A plain copy: what `__str__` gives may be of a class with ideas of its own.
+        return str.__str__(error.message if isinstance(error, errors.MinipipeError) else str(error))
     except BaseException as second:
         return f"<its message raised {type(second).__name__}>"
 
@@ -524,23 +540,27 @@ def _clip(text: str, limit: int) -> str:
 # -- ending -------------------------------------------------------------------------------------------------------------
 
 
-def _wind_down(grace_s: float) -> None:
-    """Run exit handlers and wait for threads, for at most the grace."""
+def _wind_down(grace_s: float, leave: Callable[[], NoReturn]) -> NoReturn:
+    """Run exit handlers and wait for threads, for at most the grace; then `leave`.
 
-    def enough(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    limited = threading.active_count() > 1 or atexit._ncallbacks() > _own_exit_handlers
-    if limited:
-        signal.signal(signal.SIGALRM, enough)
-        signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
+    When the time is up the signal handler itself leaves: an exception that it raised could be caught by the very code that does
+    not come to an end. Against code that keeps the interpreter lock, so that no handler runs, there is a thread in C: it exits
+    with code 1, and the result is lost.
+    """
+    signal.signal(signal.SIGALRM, lambda number, frame: leave())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    signal.setitimer(signal.ITIMER_REAL, max(grace_s, 0.001))
     with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-    if limited:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    for stream in (sys.stdout, sys.stderr):
+        faulthandler.dump_traceback_later(grace_s + 1.0, exit=True, file=2)
+    for last in (threading._shutdown, atexit._run_exitfuncs, _flush):  # type: ignore[attr-defined]
         with contextlib.suppress(BaseException):
+            last()
+    leave()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
             stream.flush()
 
 

@@ -16,6 +16,7 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ class Host:
 
     def _import(self, name: str) -> None:
         try:
-            importlib.import_module(name)
+            with _silenced():
+                importlib.import_module(name)
         except BaseException:  # the step will meet the same error, where it can be shown
             self.refused.add(name)
         else:
@@ -124,16 +126,17 @@ class Host:
     def _warm_one(self) -> None:
         """Try an import in a child first: a thread or an open file that it leaves behind would be in every later child."""
         name = self.wanted.pop(0)
+        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             clean = 1
             try:
+                tree.die_with_parent(parent)  # an import may take for ever
                 signal.set_wakeup_fd(-1)
-                os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-                os.dup2(1, 2)
-                before = tree.threads_and_descriptors()
-                importlib.import_module(name)
-                clean = int(tree.threads_and_descriptors() != before)
+                with _silenced():
+                    before = tree.threads_and_descriptors()
+                    importlib.import_module(name)
+                    clean = int(tree.threads_and_descriptors() != before)
             finally:
                 os._exit(clean)
         self.probing[pid] = name
@@ -143,6 +146,22 @@ class Host:
             self._import(name)  # spares that were forked before do without it
         else:
             self.refused.add(name)
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """What a module prints at its import is of no step, and descriptor 2 is a pipe that nobody empties before the host's end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    for number, _ in kept:
+        os.dup2(null, number)
+    try:
+        yield
+    finally:
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(null)
 
 
 def main(descriptor: int, parent: int) -> None:

@@ -84,10 +84,14 @@ class HostProcess:
     Args:
         store: the worker's store.
         spares: how many children to keep ready.
+        cold: imports that are left to the children.
         python: the interpreter.
+
+    Attributes:
+        warming: imports that it was asked for and, as far as known, is still busy with.
     """
 
-    def __init__(self, store: Store, spares: int = 1, python: str | None = None) -> None:
+    def __init__(self, store: Store, spares: int = 1, cold: Iterable[str] = (), python: str | None = None) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             **os.environ,
@@ -102,7 +106,8 @@ class HostProcess:
         self.ready = False
         self.spares: deque[Child] = deque()
         self._pids: set[int] = set()
-        self._asked: set[str] = set()
+        self._asked = set(cold)
+        self.warming: set[str] = set()
         self._keep = spares
         self.channel.send({"spares": spares})
 
@@ -112,6 +117,7 @@ class HostProcess:
         if not new:
             return
         self._asked.update(new)
+        self.warming.update(new)
         dropped = len(self.spares)
         while self.spares:
             self.spares.popleft().line.close()
@@ -136,6 +142,7 @@ class HostProcess:
             if head["event"] == "ready":
                 self.ready = True
             elif head["event"] == "spare":
+                self.warming.clear()
                 self._pids.add(head["pid"])
                 self.spares.append(Child(head["pid"], self.channel.descriptors.popleft()))
             else:
@@ -145,6 +152,11 @@ class HostProcess:
             events += [Ended(pid, None, True) for pid in self._pids]
             self._pids.clear()
         return events
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
     @property
     def lost(self) -> bool:
@@ -184,7 +196,7 @@ def outcome_of(store: Store, token: str, frame: protocol.Frame) -> Outcome:
     """What a child reported; a message that makes no sense is a failure of its own."""
     try:
         return _read(store, token, *frame)
-    except (errors.MinipipeError, OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (errors.MinipipeError, OSError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         return bad_outcome(f"{type(error).__name__}: {error}")
 
 
@@ -227,34 +239,43 @@ def _read(store: Store, token: str, head: dict[str, Any], payloads: list[bytes])
     if head["token"] != token:
         raise protocol.BadFrame("the outcome carries the token of another attempt")
     duration = float(head["duration_s"])
-    changed = tuple(str(path) for path in head.get("code_changed", ()))
+    if not 0 <= duration < float("inf"):
+        raise protocol.BadFrame("a duration is none")
+    changed = tuple(_text(path) for path in head.get("code_changed", ()))
     if head["ending"] != "completed":
-        facts = {str(key): str(value) for key, value in head["error"].items()}
-        return Outcome(FAILED, str(head["reason"]), facts, (), duration, changed)
+        facts = {_text(key): _text(value) for key, value in head["error"].items()}
+        return Outcome(FAILED, _text(head["reason"]), facts, (), duration, changed)
     outputs = tuple(_output(store, token, index, item, payloads) for index, item in enumerate(head["outputs"]))
     return Outcome(DONE, "", None, outputs, duration, changed)
 
 
+def _text(value: object) -> str:
+    """A string that the database takes: half a surrogate pair is legal in Python and in JSON, and cannot be stored as UTF-8."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
 def _output(store: Store, token: str, index: int, item: dict[str, Any], payloads: list[bytes]) -> Output:
-    name = str(item["name"])
+    name = _text(item["name"])
     if "scalar" in item:
-        return Output(name, result_parameter(name, str(item["text"]), str(item["type"]), str(item["scalar"])))
+        return Output(name, result_parameter(name, _text(item["text"]), _text(item["type"]), _text(item["scalar"])))
     digest, size = item["digest"], int(item["size"])
     if not _DIGEST.match(digest):
         raise protocol.BadFrame("a digest is none")
     inline = payloads[item["payload"]] if item["payload"] >= 0 else None
     if inline is not None and len(inline) != size:
         raise protocol.BadFrame("a payload has another size than it says")
+    if (inline is None) == (size <= blobs.INLINE_LIMIT_BYTES):
+        raise protocol.BadFrame("a small result is not in the message, or a large one is")
     # The name of the file is made here, from token and index: no path is ever taken from the message.
     path: Path | None = None if inline is not None else store.folder("tmp") / f"{token}.{index}"
     if path is not None and path.stat().st_size != size:
         raise protocol.BadFrame("a staged file has another size than it says")
-    metadata = {str(key): str(value) for key, value in item["metadata"].items()}
+    metadata = {_text(key): _text(value) for key, value in item["metadata"].items()}
     staged = blobs.Staged(digest, size, inline, path)
     return Output(
         name,
         None,
-        codec.Encoded(staged, str(item["codec"]), str(item["type"]), str(item["key"]), str(item["preview"]), metadata),
+        codec.Encoded(staged, _text(item["codec"]), _text(item["type"]), _text(item["key"]), _text(item["preview"]), metadata),
     )
 
 

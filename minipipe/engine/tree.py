@@ -127,6 +127,22 @@ def kill_all(tokens: Collection[str]) -> None:
         send(found, signal.SIGKILL)
 
 
+def bury(but: int) -> None:
+    """Collect ended children that nobody waits for: orphans that this process adopted.
+
+    Args:
+        but: a child that somebody does wait for.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == but:
+            return
+        os.waitpid(ended.si_pid, os.WNOHANG)
+
+
 class Family:
     """This (single-threaded) process's children, adopted orphans included."""
 

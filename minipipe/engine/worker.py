@@ -61,9 +61,10 @@ class _Attempt:
     claim: Claim
     child: hosting.Child
     started: float
-    why: str = ""  # "abort", "limit" or "leave" once we decided to end it
+    why: str = ""  # "abort", "limit", "leave" or "broken" once we decided to end it
     kill_at: float = 0.0
     reported: Outcome | None = None
+    reported_at: float = 0.0
     ended: hosting.Ended | None = None  # its child is gone, but processes of it may be left
     finished: bool = False  # its outcome is on its way to the store; only its processes are still to go
 
@@ -87,6 +88,7 @@ class Worker:
         self.left_alone: tuple[str, ...] = ()
         self.host: hosting.HostProcess | None = None
         self.host_failures = 0
+        self.cold: set[str] = set()  # imports that a host died of
         self.running: dict[str, _Attempt] = {}
         self.unsaved: list[tuple[Claim, Outcome]] = []
         self.waiting: list[Claim] = []
@@ -119,14 +121,27 @@ class Worker:
                 self._advance()
                 self._save()
                 self._dispatch()
-                if self.leave_at is None:
-                    self._claim()
+                try:
+                    self._attend()
+                except errors.StoreBusy as error:  # somebody keeps the lock: no reason to give up the steps that run
+                    self._complain("cannot look for work yet", error)
             return 0
-        except (errors.StoreMoved, errors.EngineError):
+        except BaseException:
             self._drop_everything()
             raise
         finally:
             self._close()
+
+    def _attend(self) -> None:
+        now = time.monotonic()
+        if now >= self.next_tick:
+            self.next_tick = now + TICK_S
+            self._tick()
+        if self.leave_at is None:
+            self._claim()
+
+    def _complain(self, what: str, error: errors.MinipipeError) -> None:
+        print(f"minipipe worker: {what}: {error.message} ({error.cause})", file=sys.stderr, flush=True)
 
     def _listen(self) -> None:
         for end in (self._wakeup, self._bell):
@@ -160,12 +175,8 @@ class Worker:
         if self._wakeup in readable:
             with contextlib.suppress(BlockingIOError):
                 self._wakeup.recv(4096)
-        now = time.monotonic()
         if self.signals:
-            self._asked_to_leave(now)
-        if now >= self.next_tick:
-            self.next_tick = now + TICK_S
-            self._tick()
+            self._asked_to_leave(time.monotonic())
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
@@ -191,8 +202,11 @@ class Worker:
 
     def _listen_to(self, attempt: _Attempt) -> None:
         frame = attempt.child.outcome()
+        if attempt.child.broken:
+            self._end(attempt, "broken")  # what it sent is no outcome; it may not be about to end by itself
         if frame is None:
             return
+        attempt.reported_at = time.monotonic()
         attempt.reported = hosting.outcome_of(self.store, attempt.claim.lease.token, frame)
         if attempt.reported.ending == DONE and not attempt.why:
             # Success needs nothing more, and nothing of this task will run again: commit while the process is taken apart.
@@ -224,6 +238,8 @@ class Worker:
             overdue = limit is not None and now - attempt.started >= limit
             if overdue and not attempt.why and not attempt.finished and attempt.ended is None:
                 self._end(attempt, "limit")
+            if attempt.reported and not attempt.kill_at and now - attempt.reported_at >= self.settings.grace_s:
+                attempt.kill_at = now  # a child ends right after its report; this one keeps the worker from leaving
             if attempt.ended is None and not attempt.kill_at:
                 continue
             token = attempt.claim.lease.token
@@ -248,6 +264,7 @@ class Worker:
     def _save(self) -> None:
         """Commit endings. One that cannot be committed is kept and tried again; nothing is claimed meanwhile."""
         while self.unsaved:
+            self._stay_with_the_store()  # files are published by path, rows through the open file: both have to be of one store
             claim, outcome = self.unsaved[0]
             who = None
             if not claim.controller and len(self.unsaved) == 1 and self._wants_more():
@@ -257,7 +274,7 @@ class Worker:
             except (errors.StoreMoved, errors.ForkedConnection):
                 raise
             except (errors.StoreBusy, errors.StoreError) as error:
-                print(f"minipipe worker: cannot store an ending yet: {error.message} ({error.cause})", file=sys.stderr, flush=True)
+                self._complain("cannot store an ending yet", error)
                 self._retract()
                 self.store.close()
                 time.sleep(0.5)
@@ -268,10 +285,12 @@ class Worker:
             self.say(f"{claim.run[:8]}/{claim.name} {done.status or 'lost'} {outcome.duration_s:.1f}s {done.reason}".rstrip())
             if done.next is not None:
                 self._start(done.next)
+            elif self._free_slots() > 0:
+                self.next_look = 0.0  # our own commit may have queued something, and does not change what we see of others'
 
     def _run_early(self, claim: Claim) -> None:
         """Start the claimed step while the commit that claims it syncs: the disk is then out of every step's way."""
-        if not self.waiting and self._run(claim):
+        if self.host is not None and not self.waiting and self._run(claim):
             self.early = claim.lease.token
 
     def _retract(self) -> None:
@@ -341,7 +360,7 @@ class Worker:
     def _run(self, claim: Claim) -> bool:
         """Give a task to a spare child; False if none is ready."""
         if self.host is None:
-            self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES))
+            self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES), self.cold)
         self.host.warm(claim.entry.get("imports", ()))
         spec: dict[str, Any] | None = None
         payloads: list[bytes] = []
@@ -361,6 +380,7 @@ class Worker:
         words = host.words()
         if host.ready:
             self.host_failures = 0
+            self.cold |= host.warming
             tree.kill_all(list(self.running))
             for attempt in list(self.running.values()):
                 self._finish(attempt, hosting.Ended(attempt.child.pid, None, False))
@@ -380,15 +400,18 @@ class Worker:
 
     # -- once a second ------------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
+    def _stay_with_the_store(self) -> None:
         if self.registration.lock.lost() or self.store.database.moved():
             raise errors.StoreMoved(
                 f"the store {self.store.path} was moved or deleted", "this worker's lock or database file is gone", path=str(self.store.path)
             )
+
+    def _tick(self) -> None:
+        self._stay_with_the_store()
+        tree.bury(self.host.pid if self.host else 0)
         if self.options.owner and os.getppid() != self.options.owner and self.leave_at is None:
             self.leave_at = 0.0  # nobody is left to serve
-            for attempt in self.running.values():
-                self._end(attempt, "leave")
+            self._return_waiting("its command ended")
         if self.leave_at is not None and time.monotonic() >= self.leave_at:
             for attempt in self.running.values():
                 self._end(attempt, "leave")
@@ -402,13 +425,13 @@ class Worker:
 
     def _asked_to_leave(self, now: float) -> None:
         again, self.signals = self.leave_at is not None or self.signals > 1, 0
+        self._return_waiting(f"worker {self.registration.name} left")
         if again:
             self.leave_at = now
             for attempt in self.running.values():
                 self._end(attempt, "leave", 0)
             return
         self.leave_at = now + self.settings.drain_s
-        self._return_waiting(f"worker {self.registration.name} left")
         steps = len(self.running)
         if steps:
             self.say(
@@ -428,18 +451,23 @@ class Worker:
         if self.host is not None:
             self.host.close()
         with contextlib.suppress(errors.MinipipeError, OSError):
-            for attempt in [one for one in self.running.values() if not one.finished]:
-                outcome = Outcome(CRASHED, "the worker stopped on an error")
-                attempts.finish(self.store, attempt.claim.lease, outcome, self.settings.max_crashes)
+            self._return_waiting("its worker stopped on an error")
+            stopped = Outcome(CRASHED, "the worker stopped on an error")
+            self.unsaved += [(one.claim, stopped) for one in self.running.values() if not one.finished]
+            for claim, outcome in self.unsaved:
+                attempts.finish(self.store, claim.lease, outcome, self.settings.max_crashes)
             workers.leave(self.store, self.registration)
             if self.options.owner:
                 workers.reap(self.store, self.settings.max_crashes, sweep)
 
 
 def sweep(uid: str, tokens: Any) -> None:
-    """Kill whatever a dead worker's attempts left running; called before their tasks are given back."""
+    """Kill whatever a dead worker's attempts left running; called before their tasks are given back.
+
+    That includes an attempt that was started just before the commit that claims it (`Worker._run_early`), which no row names.
+    """
     if tokens:
-        tree.kill_all(tokens)
+        tree.kill_all([one for token in tokens for one in (token, attempts.next_token(token))])
 
 
 def embedded(home: str, session: str, slots: int, owner: int) -> None:

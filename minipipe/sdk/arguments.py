@@ -7,7 +7,6 @@ a lazy result in a list, dict, tuple or attribute is never fetched, the containe
 from __future__ import annotations
 
 import inspect
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field

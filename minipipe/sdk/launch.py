@@ -10,7 +10,6 @@ import re
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 

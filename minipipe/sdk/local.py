@@ -11,8 +11,8 @@ import threading
 from dataclasses import dataclass
 
 from minipipe import errors
-from minipipe.engine import start
 from minipipe.chance import fresh_id
+from minipipe.engine import start
 from minipipe.store.home import Store
 
 _TRIES = 3

@@ -164,7 +164,7 @@ class Node:
         return NODE_WORDS[self.job.status()]
 
     @property
-    def executed(self) -> str | None | bool:
+    def executed(self) -> str | bool | None:
         """None before the end; the task id after success or a tolerated failure; False when children may not run."""
         if self.job is None or not self.job.is_stopped():
             return None

@@ -158,14 +158,14 @@ class Run:
         with self._lock:
             if self.failure is not None:
                 raise self.failure
-            name = self._free_name(spec.name)
-            given = arguments.encode(self.store, name, self.uid, values)
-            code = capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
+            name, number = self._free_name(spec.name)
+            given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
             new = self._new_task(spec, name, given, code, controls)
             submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new, durable=spec.draft)
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
             self.steps[name] = self.by_id[submitted.id] = step
+            self._counts[spec.name] = number
         if spec.has_callbacks or callable(self._retry_of(spec)):
             assert self.callbacks is not None
             self.callbacks.watch(step)
@@ -173,15 +173,24 @@ class Run:
             self._serve(new.queue or "default")
         return [self._lazy(step, output) for output in spec.returns]
 
-    def _free_name(self, wanted: str) -> str:
-        """``train``, then ``train_1``, ``train_2`` … (ClearML's rule); names that are taken are left out."""
+    def _free_name(self, wanted: str) -> tuple[str, int]:
+        """``train``, then ``train_1``, ``train_2`` … (ClearML's rule), and the number; names that are taken are left out."""
         if wanted not in self.steps:
-            return wanted
+            return wanted, 0
         number = self._counts.get(wanted, 0) + 1
         while f"{wanted}_{number}" in self.steps:
             number += 1
-        self._counts[wanted] = number
-        return f"{wanted}_{number}"
+        return f"{wanted}_{number}", number
+
+    def _pack(self, spec: StepSpec, name: str, values: dict[str, Any]) -> tuple[arguments.Arguments, capture.Captured]:
+        """Arguments and code of a step, ready to be stored."""
+        try:
+            given = arguments.encode(self.store, name, self.uid, values)
+            return given, capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
+        except errors.CannotTravel:
+            if self.failure is not None:  # what was to travel was waiting for a step of a run that failed
+                raise self.failure from None
+            raise
 
     def _new_task(
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
@@ -233,12 +242,13 @@ class Run:
         return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
 
     def change_arguments(self, step: Step, values: dict[str, Any]) -> None:
-        """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them)."""
-        with self._lock:
-            given = arguments.encode(self.store, step.name, self.uid, values)
-            code = capture.capture(step.spec.function, step.name, step.spec.helpers, self.options.local_imports)
-            key_base = self._key_base(step.spec, step.name, given, code)
-            tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
+        """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them).
+
+        Takes no lock: a thread that submits a step may be waiting for this one's value.
+        """
+        given, code = self._pack(step.spec, step.name, values)
+        key_base = self._key_base(step.spec, step.name, given, code)
+        tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
     def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
         refresh = {part.strip() for part in self.settings.refresh.split(",")}
@@ -297,7 +307,7 @@ class Run:
         def done() -> bool:
             row = self.store.database.row("SELECT status, gate FROM task WHERE id = ?", (step.id,))
             found["status"] = row["status"] if row else states.STOPPED
-            return found["status"] in states.ENDED and not (row and row["gate"]) or self.failure is not None
+            return (found["status"] in states.ENDED and not (row and row["gate"])) or self.failure is not None
 
         tasks.wait(self.store, done, tick=self.tick)
         if self.failure is not None:
@@ -434,5 +444,6 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Fail the run because of an error outside the main thread (a callback)."""
-        self.failure = self.failure or error
-        self.stop_steps(f"{type(error).__name__} in a callback")
+        self.failure = self.failure or error  # first: who holds the lock may be waiting for the very step
+        with self._lock:  # a step that is being submitted right now is stopped too
+            self.stop_steps(f"{type(error).__name__} in a callback")

@@ -9,27 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minipipe import context, errors, states
-from minipipe.sdk import logger, notice, session
+from minipipe import errors, states
+from minipipe.sdk import logger, maintask, notice, session
 from minipipe.sdk.artifact import Artifacts
+from minipipe.sdk.task_life import TaskLife
+from minipipe.sdk.task_parameters import TaskParameters
 from minipipe.store import codec, records, tasks
-from minipipe.store.home import Store
 
 
-class Task:
-    """One task of the store. Make one with `Task.current_task` or `Task.get_task`.
+class Task(TaskLife, TaskParameters):
+    """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 
     Facts are read when asked for, so a `Task` object never goes stale.
     """
 
     TaskTypes = states.TaskTypes
     TaskStatusEnum = states.TaskStatusEnum
-
-    def __init__(self, store: Store, row_id: int, uid: str, lease: context.Lease | None = None) -> None:
-        self.store = store
-        self.row_id = row_id
-        self.lease = lease
-        self._uid = uid
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -40,19 +35,6 @@ class Task:
         if current is None:
             return None  # type: ignore[return-value]  # ClearML's signature promises a task; scripts rely on it for types
         return cls(current.store, current.row_id, current.uid, current.lease)
-
-    @classmethod
-    def by_id(cls, uid: str) -> Task:
-        """The task with exactly this id.
-
-        Raises:
-            NotFound: there is none.
-        """
-        store = session.open_store()
-        row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
-        if row is None:
-            raise errors.NotFound(f"no task {uid!r} in {store.path}", hint="minipipe status --all")
-        return cls(store, row["id"], uid)
 
     @classmethod
     def get_task(
@@ -101,28 +83,10 @@ class Task:
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
-    def _column(self, name: str) -> Any:
-        row = self.store.database.row(f"SELECT {name} FROM task WHERE id = ?", (self.row_id,))
-        if row is None:
-            raise errors.NotFound(f"task {self._uid[:8]} was deleted")
-        return row[0]
-
-    @property
-    def id(self) -> str:
-        """32 hex digits."""
-        return self._uid
-
-    task_id = id
-
     @property
     def name(self) -> str:
         """The task's name."""
         return str(self._column("name"))
-
-    @property
-    def status(self) -> str:
-        """created, pending, queued, in_progress, completed, failed, stopped, skipped or published."""
-        return str(self._column("status"))
 
     def get_status(self) -> str:
         """See `status`."""
@@ -156,22 +120,6 @@ class Task:
     def add_tags(self, tags: Sequence[str] | str) -> None:
         """Add tags. Transaction effect: one durable commit."""
         records.add_tags(self.store, self.row_id, [tags] if isinstance(tags, str) else list(tags))
-
-    # -- parameters ---------------------------------------------------------------------------------------------------
-
-    def get_parameters(self, backwards_compatibility: bool = True, cast: bool = False) -> dict[str, Any]:
-        """All parameters as ``{"Section/name": text}``.
-
-        Args:
-            backwards_compatibility: accepted for ClearML; there is only one form here.
-            cast: typed values instead of texts.
-        """
-        rows = records.parameters(self.store, self.row_id)
-        return {f"{row['section']}/{row['name']}": json.loads(row["value"]) if cast else row["text"] for row in rows}
-
-    def get_parameter(self, name: str, default: Any = None, cast: bool = False) -> Any:
-        """One parameter by ``Section/name``, or `default`."""
-        return self.get_parameters(cast=cast).get(name, default)
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -306,11 +254,18 @@ class Task:
         """Nothing is buffered: returns True at once."""
         return True
 
-    @classmethod
-    def running_locally(cls) -> bool:
-        """False in a process that executes a task for a worker (ClearML's rule)."""
-        running = context.running()
-        return not (running and running.worker_mode)
+    def _runs_here(self) -> bool:
+        main = maintask.main_task()
+        begun_here = main is not None and main.names is not None and main.current.uid == self._uid
+        return begun_here or not self._is_current()
+
+    def _is_current(self) -> bool:
+        current = session.current()
+        return current is not None and current.uid == self._uid
+
+    def is_current_task(self) -> bool:
+        """True if this process executes it."""
+        return self._is_current()
 
     def __repr__(self) -> str:
         try:

@@ -123,3 +123,16 @@ def _guess(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+_BY_TAG: dict[str, type] = {"int": int, "float": float, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
+
+
+def typed_cell(section: str, name: str, text: str, tag: str, description: str | None = None) -> Parameter:
+    """A cell for a text that keeps a type tag; a text that the type cannot hold stays a text under that tag."""
+    kind = _BY_TAG.get(tag.partition("/")[0])
+    try:
+        value = cast(text, kind, name) if kind is not None and text else (None if not text else text)
+    except errors.BadParameter:
+        value = text
+    return Parameter(section, name, text, tag, json.dumps(value), None, description)

@@ -274,7 +274,7 @@ def finish(
         _move(connection, lease, verdict, outcome, now)
         _follow(store, connection, lease, verdict, outcome, now)
         if who is not None:
-            following = claim(store, connection, who, controller=False, token=_next_token(lease))
+            following = claim(store, connection, who, controller=False, token=next_token(lease.token))
             if following is not None and early is not None:
                 early(following)
     _let_go(outcome)
@@ -287,15 +287,15 @@ def _let_go(outcome: Outcome) -> None:
             output.encoded.writer.close()
 
 
-def _next_token(lease: Lease) -> str:
+def next_token(token: str) -> str:
     """The token of the attempt that is claimed together with this one's ending: as random as its own, and known again when the
     commit raised although it was stored. A random one would leave that task in progress for ever, under a worker that lives."""
-    return blake3(lease.token.encode()).hexdigest()[:32]
+    return blake3(token.encode()).hexdigest()[:32]
 
 
 def _claimed_before(connection: sqlite3.Connection, lease: Lease) -> Claim | None:
     rows = connection.execute(
-        "SELECT * FROM task WHERE status = 'in_progress' AND token = ?", (_next_token(lease),)
+        "SELECT * FROM task WHERE status = 'in_progress' AND token = ?", (next_token(lease.token),)
     ).fetchall()
     return _as_claim(connection, rows[0]) if rows else None
 

@@ -110,6 +110,7 @@ class Database:
                 connection = self._configure("locking_mode=EXCLUSIVE")
         self._identity = (stat.st_dev, stat.st_ino)
         self._synchronous = "FULL"
+        self._commits += 1  # SQLite counts anew: what others committed while this was closed (for a fork) must show
         return connection
 
     def _configure(self, *first: str) -> sqlite3.Connection:

@@ -154,6 +154,11 @@ CREATE TABLE parameter (
     UNIQUE (task_id, section, name)
 ) STRICT;
 
+CREATE TABLE configuration (
+    task_id INTEGER NOT NULL REFERENCES task (id), name TEXT NOT NULL, text TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '',
+    description TEXT NOT NULL DEFAULT '', UNIQUE (task_id, name)
+) STRICT;
+
 CREATE TABLE metric (
     id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id), attempt INTEGER NOT NULL,
     title TEXT NOT NULL, series TEXT NOT NULL, iteration INTEGER, value REAL, at REAL NOT NULL
@@ -202,6 +207,11 @@ END""",
 CREATE TRIGGER task_superseded AFTER UPDATE OF superseded ON task WHEN OLD.superseded = 0 AND NEW.superseded = 1
 BEGIN
     UPDATE tally SET n = n - 1 WHERE scope = coalesce(NEW.parent_id, 0) AND status = NEW.status;
+END""",
+    """
+CREATE TRIGGER task_gone AFTER DELETE ON task WHEN OLD.superseded = 0
+BEGIN
+    UPDATE tally SET n = n - 1 WHERE scope = coalesce(OLD.parent_id, 0) AND status = OLD.status;
 END""",
     """
 CREATE TRIGGER event_kept BEFORE UPDATE ON event

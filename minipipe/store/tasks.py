@@ -340,8 +340,14 @@ def answer_retry(store: Store, task_id: int, again: bool) -> None:
         promote.settle(store, connection, task_id, states.FAILED, now)
 
 
-def enqueue(store: Store, task_id: int, queue: str) -> None:
+def enqueue(store: Store, task_id: int, queue: str, session: str = "") -> None:
     """Put a created, failed or stopped task into a queue, making the queue if need be.
+
+    Args:
+        store: where the task is.
+        task_id: its row.
+        queue: name of the queue.
+        session: the command whose workers serve it if nobody else does.
 
     Raises:
         IllegalMove: the task is in another status.
@@ -355,9 +361,9 @@ def enqueue(store: Store, task_id: int, queue: str) -> None:
             raise errors.IllegalMove(f"task {task['uid'][:8]} is {task['status']} and cannot become queued")
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
         connection.execute(
-            "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0"
-            " WHERE id = ?",
-            (queue, task_id),
+            "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0,"
+            " session = CASE WHEN ? = '' THEN session ELSE ? END WHERE id = ?",
+            (queue, session, session, task_id),
         )
         promote.requeue(connection, task_id, now)
 

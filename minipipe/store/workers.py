@@ -62,13 +62,21 @@ def register(
 
 
 def leave(store: Store, registration: Registration, reason: str = "left") -> None:
-    """End a registration in an orderly way; its tasks must have ended or gone back before."""
+    """End a registration in an orderly way; its tasks must have ended or gone back before.
+
+    If one has not, the registration stays as if this process had died here: ended rows are never looked at again, and the task
+    would be in progress for ever. Transaction effect: one commit.
+    """
     with store.database.write(durable=False) as connection:
-        connection.execute(
-            "UPDATE worker SET ended_at = ?, end_reason = ? WHERE id = ? AND ended_at IS NULL",
-            (time.time(), reason, registration.id),
-        )
-    registration.lock.release(unlink=True)
+        busy = connection.execute(
+            "SELECT 1 FROM task WHERE worker_id = ? AND status = 'in_progress' LIMIT 1", (registration.id,)
+        ).fetchall()
+        if not busy:
+            connection.execute(
+                "UPDATE worker SET ended_at = ?, end_reason = ? WHERE id = ? AND ended_at IS NULL",
+                (time.time(), reason, registration.id),
+            )
+    registration.lock.release(unlink=not busy)
 
 
 def alive(store: Store) -> list[sqlite3.Row]:

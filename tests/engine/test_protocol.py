@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
 import threading
@@ -114,17 +115,20 @@ def test_received_descriptors_are_closed_at_exec(pair: tuple[Channel, Channel]) 
 
 
 def test_two_sides_that_send_a_lot_at_once_do_not_wait_for_each_other(pair: tuple[Channel, Channel]) -> None:
-    one, other = pair
-    payload = b"x" * (8 << 20)
-    there = threading.Thread(target=other.send, args=({"from": "other"}, [payload]))
-    there.start()
-    one.send({"from": "one"}, [payload])
-    frames: list[protocol.Frame] = []
-    while not frames:
-        frames = one.receive()
-    there.join(20)
-    assert frames == [({"from": "other"}, [payload])]
-    assert other.receive() == [({"from": "one"}, [payload])]
+    payload, got = b"x" * (8 << 20), {}
+
+    def talk(name: str, side: Channel) -> None:
+        side.send({"from": name}, [payload])
+        while name not in got and not side.closed:
+            select.select([side], [], [], 1.0)
+            got.update({name: frame for frame in side.receive()})
+
+    both = [threading.Thread(target=talk, args=item, daemon=True) for item in zip(("one", "other"), pair, strict=True)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(20)
+    assert got == {"one": ({"from": "other"}, [payload]), "other": ({"from": "one"}, [payload])}
 
 
 def test_the_end_of_the_other_side_closes_a_channel_after_its_last_frame(pair: tuple[Channel, Channel]) -> None:

@@ -257,12 +257,12 @@ def _counts(store: _Store) -> Iterator[str]:
         if task["crashes"] > store.max_crashes:
             yield f"I7 {name} crashed {task['crashes']} times of {store.max_crashes}"
         tries = sum(event["new"] == "in_progress" for event in era)
-        if task["status"] not in ENDED or not tries:
+        endings = [event["old"] for event in era if event["new"] in ENDED - {"published"}]
+        if task["status"] not in ENDED or not tries or not endings:
             continue
         # A last try that crashed is among the crashes, and one that was called back while it waited for its next is counted
         # already; every other ending has one try that is counted nowhere else.
-        ending = next(event for event in reversed(era) if event["new"] in ENDED - {"published"})
-        allowed = {"queued": {0}, "pending": {0, 1}}.get(ending["old"], {0, 1} if task["crashes"] else {1})
+        allowed = {"queued": {0}, "pending": {0, 1}}.get(endings[-1], {0, 1} if task["crashes"] else {1})
         if tries - task["retries"] - task["crashes"] - task["returns"] not in allowed:
             counted = ", ".join(f"{task[column]} {column}" for column in ("retries", "crashes", "returns"))
             yield f"I7 {name} was tried {tries} times: {counted}"

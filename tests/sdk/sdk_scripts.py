@@ -40,25 +40,24 @@ class Done:
     err: str
 
 
-def python(folder: Path, *arguments: str, check: int | None = 0, **environment: str) -> Done:
-    """Run Python in a folder whose store is ``.minipipe``; `check` is the exit code that it must have."""
+def surroundings(folder: Path, **environment: str) -> dict[str, str]:
+    """The environment of a process whose store is ``.minipipe`` in a folder."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MINIPIPE_")}
-    done = subprocess.run(
-        (sys.executable, *arguments),
-        cwd=folder,
-        env={
-            **clean,
-            "PYTHONPATH": str(ROOT),
-            "MINIPIPE_HOME": str(folder / ".minipipe"),
-            "MINIPIPE_DURABILITY": "fast",
-            "MINIPIPE_JOBS": "4",
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    ours = {"MINIPIPE_HOME": str(folder / ".minipipe"), "MINIPIPE_DURABILITY": "fast", "MINIPIPE_JOBS": "4"}
+    return {**clean, "PYTHONPATH": str(ROOT), **ours, **environment}
+
+
+def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start Python in a folder."""
+    pipe = subprocess.PIPE
+    command, env = (sys.executable, *arguments), surroundings(folder, **environment)
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True)
+
+
+def python(folder: Path, *arguments: str, check: int | None = 0, **environment: str) -> Done:
+    """Run Python in a folder; `check` is the exit code that it must have."""
+    command, env = (sys.executable, *arguments), surroundings(folder, **environment)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert check is None or done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return Done(done.returncode, done.stdout, done.stderr)
 
@@ -99,8 +98,8 @@ class Left:
 
     def runs(self, name: str) -> list[sqlite3.Row]:
         """The runs of a pipeline, oldest first."""
-        sql = "SELECT t.* FROM task t JOIN project p ON p.id = t.project_id WHERE t.run_name IS NOT NULL AND p.name = ? ORDER BY t.id"
-        return self.rows(sql, f"tests/.pipelines/{name}")
+        sql = "SELECT t.* FROM task t JOIN project p ON p.id = t.project_id WHERE t.run_name IS NOT NULL AND p.name = ?"
+        return self.rows(f"{sql} ORDER BY t.id", f"tests/.pipelines/{name}")
 
     def run(self, name: str) -> sqlite3.Row:
         """The only run of a pipeline."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from minipipe.store import attempts, codec, tasks, workers
+from minipipe.store import attempts, codec, records, tasks, workers
 from minipipe.store.home import Store
 
 
@@ -76,8 +76,6 @@ def work(store: Store, worker: workers.Registration, ending: str = attempts.DONE
 
 def value(store: Store, number: int) -> Any:
     """The output ``out`` of a task."""
-    from minipipe.store import records
-
     return records.value_of(store, number, "out", store.folder("tmp") / ("0" * 32 + ".d"))
 
 

@@ -222,10 +222,28 @@ def test_readers_do_not_wait_for_a_writer(store: Store, foreign: sqlite3.Connect
     foreign.execute("COMMIT")
 
 
-def test_the_data_version_changes_with_foreign_commits_only(store: Store, foreign: sqlite3.Connection) -> None:
-    version = store.database.data_version()
+def test_the_data_version_changes_with_every_commit_and_with_nothing_else(store: Store, foreign: sqlite3.Connection) -> None:
+    seen = [store.database.data_version()]
+
+    def changed() -> bool:
+        seen.append(store.database.data_version())
+        return seen[-1] != seen[-2]
+
+    store.database.rows("SELECT * FROM meta")
+    foreign.execute("SELECT * FROM meta").fetchall()
+    with pytest.raises(sqlite3.IntegrityError):
+        put(store, "store_id")
+    assert not changed()
     put(store, "own")
-    assert store.database.data_version() == version
+    assert changed(), "another thread of this process may be waiting for it"
+    foreign.execute("INSERT INTO meta VALUES ('theirs', '1')")
+    assert changed()
+    assert not changed()
+
+
+def test_a_commit_made_while_the_connection_was_closed_for_a_fork_shows(store: Store, foreign: sqlite3.Connection) -> None:
+    version = store.database.data_version()
+    store.close()
     foreign.execute("INSERT INTO meta VALUES ('theirs', '1')")
     assert store.database.data_version() != version
 

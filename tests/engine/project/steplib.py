@@ -73,3 +73,55 @@ def kill_self() -> None:
 
 def facts() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": os.getppid()}
+
+
+def stay(file: str) -> int:
+    """Run until a file exists."""
+    stamp("spans", f"start {os.environ['MINIPIPE_TASK']}")
+    wait_until(file)
+    stamp("spans", f"end {os.environ['MINIPIPE_TASK']}")
+    return 1
+
+
+def stay_alone(file: str, number: int) -> int:
+    stamp(f"alone{number}")
+    wait_until(file)
+    return number
+
+
+# -- on the worker's line -----------------------------------------------------------------------------------------------
+
+
+def forge(data: str, stay: bool) -> None:
+    """Write to the worker in the child's name, then end, or do not."""
+    os.write(3, bytes.fromhex(data))
+    while stay:
+        signal.pause()
+    os._exit(0)
+
+
+def forge_own() -> None:
+    from minipipe import context
+    from minipipe.engine.protocol import pack
+
+    running = context.running()
+    assert running is not None and running.lease is not None
+    os.write(3, pack({"token": running.lease.token, "ending": "completed", "duration_s": 0.1, "outputs": []}))
+    while True:
+        signal.pause()
+
+
+# -- imports ------------------------------------------------------------------------------------------------------------
+
+
+def import_one(module: str) -> str:
+    import importlib
+
+    return importlib.import_module(module).__name__
+
+
+def born_in(module: str) -> int:
+    """The process that first imported a module."""
+    import importlib
+
+    return int(importlib.import_module(module).born)

@@ -18,6 +18,7 @@ The statement callback runs before its statement, and SQLite swallows what it ra
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -112,7 +113,8 @@ def _wrap_os(plan: _Plan, name: str) -> None:
             number = getattr(errno, plan.when)
             raise OSError(number, os.strerror(number))
         if plan.when == "after":
-            call(*args, **kwargs)
+            with contextlib.suppress(OSError):
+                call(*args, **kwargs)
         elif plan.when == "half":
             call(args[0], bytes(args[1])[: len(args[1]) // 2])
         _die()

@@ -111,7 +111,8 @@ def the_pre_callback_gets_pipeline_node_with_its_job_and_parameters():
 
 
 def look_after(pipeline, node):
-    note("looked-after", f"{node.status} {node.executed == node.job.task_id()} {node.job.is_completed()} {node.job.elapsed() >= 0}")
+    job = node.job
+    note("looked-after", f"{node.status} {node.executed == job.task_id()} {job.is_completed()} {job.elapsed() >= 0}")
 
 
 @component(name="looked_after", post_execute_callback=look_after)
@@ -195,6 +196,29 @@ def changing_one_parameter_leaves_a_lazy_one_a_reference():
     assert half_lazy(number(4)) == 9
     uid = steps()["number"]["uid"]
     assert parameters("half_lazy")["kwargs_artifacts/n"] == f"{uid}.n"
+
+
+@case
+def a_step_that_closes_over_a_lazy_result_waits_for_it_and_its_callbacks():
+    lazy = changed(3)
+
+    @component(name="closing")
+    def closing():
+        return lazy[0] + 1
+
+    assert closing() == 31
+
+
+@case(ends="failed", raises="OfTheCallback")
+def a_call_that_waits_for_a_step_whose_callback_raises_gets_that_error():
+    lazy = exploding()
+
+    @component(name="closing")
+    def closing():
+        note("exploding", "closing ran")
+        return lazy + 1
+
+    closing()
 
 
 class OfTheCallback(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cases import case, edges, ended, main, note, noted, steps, wait_for
+from cases import case, edges, ended, main, note, noted, raised, steps, wait_for
 
 from minipipe import PipelineDecorator, Task, TaskTypes
 from minipipe.sdk.proxy import is_lazy, peek
@@ -166,13 +166,9 @@ def orphan():
 @case
 def a_parent_that_is_no_step_is_an_error_at_the_call_that_names_the_nearest_one():
     number()
-    try:
-        orphan()
-    except ValueError as error:
-        assert "'nuber'" in str(error)
-        assert "'number'" in str(error)
-    else:
-        raise AssertionError
+    error = raised(ValueError, orphan)
+    assert "'nuber'" in str(error)
+    assert "'number'" in str(error)
     assert list(steps()) == ["number"]
 
 

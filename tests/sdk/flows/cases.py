@@ -96,6 +96,15 @@ def noted(file: str) -> list[str]:
     return Path(file).read_text().splitlines() if os.path.exists(file) else []
 
 
+def raised(kind: type[BaseException], call: Callable[[], object]) -> Any:
+    """The exception of that kind that a call raises."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
 # -- what the logic sees of its own run -------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from cases import PATIENCE_S, case, ended, log_of, main, note, noted, steps, wait_for
+from cases import PATIENCE_S, case, ended, log_of, main, note, noted, raised, steps, wait_for
 
 from minipipe import Logger, PipelineDecorator, StepFailed, Task
 
@@ -80,16 +80,12 @@ def an_early_return_ends_the_logic():
 def using_the_result_of_a_failed_step_raises_step_failed_with_name_task_and_last_error_line():
     result = breaks(7)
     for _ in range(2):
-        try:
-            int(result)
-        except ValueError as error:
-            note("step-failed", type(error).__name__)
-            assert isinstance(error, StepFailed)
-            assert "'breaks'" in str(error)
-            assert "no luck with 7" in str(error)
-            assert (error.step, error.task_id) == ("breaks", steps()["breaks"]["uid"])
-        else:
-            raise AssertionError("nothing was raised")
+        error = raised(ValueError, lambda: int(result))
+        note("step-failed", type(error).__name__)
+        assert isinstance(error, StepFailed)
+        assert "'breaks'" in str(error)
+        assert "no luck with 7" in str(error)
+        assert (error.step, error.task_id) == ("breaks", steps()["breaks"]["uid"])
     note("step-failed", "went on")
 
 
@@ -328,7 +324,7 @@ def a_step_over_its_time_limit_is_killed_and_fails_and_its_children_are_skipped(
     assert time.monotonic() - started < PATIENCE_S / 2
 
 
-@component(time_limit=0.3, retry_on_failure=1)
+@component(time_limit=1.0, retry_on_failure=1)
 def slow_once(file):
     if note(file) == 1:
         time.sleep(PATIENCE_S)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import neighbour
-from cases import case, log_of, main, parameters, rows, steps
+from cases import case, log_of, main, parameters, raised, rows, steps
 
 from minipipe import PipelineDecorator, Task
 
@@ -384,12 +384,7 @@ def a_required_argument_that_is_left_out_is_none_with_a_warning():
 @case
 def an_unknown_keyword_is_a_type_error_at_the_call():
     for wrong in (lambda: same(1, valeu=2), lambda: same(1, 2), lambda: same(1, value=2)):
-        try:
-            wrong()
-        except TypeError as error:
-            assert str(error)
-        else:
-            raise AssertionError("no TypeError")
+        assert str(raised(TypeError, wrong))
     assert not steps()
 
 
@@ -568,29 +563,30 @@ def uses_a_lock():
 
 @case
 def a_global_that_cannot_travel_is_an_error_at_the_call_that_names_step_name_and_type():
-    try:
-        uses_a_lock()
-    except TypeError as error:
-        assert "'uses_a_lock'" in str(error)
-        assert "'LOCK'" in str(error)
-        assert "_thread.lock" in str(error)
-        assert "hint:" in str(error)
-    else:
-        raise AssertionError
+    error = raised(TypeError, uses_a_lock)
+    assert "'uses_a_lock'" in str(error)
+    assert "'LOCK'" in str(error)
+    assert "_thread.lock" in str(error)
+    assert "hint:" in str(error)
     assert not steps()
 
 
 @case
 def an_argument_that_cannot_travel_is_an_error_at_the_call_that_names_step_argument_and_type():
-    try:
-        same(threading.Lock())
-    except TypeError as error:
-        assert "same()" in str(error)
-        assert "'value'" in str(error)
-        assert "_thread.lock" in str(error)
-    else:
-        raise AssertionError
+    error = raised(TypeError, lambda: same(threading.Lock()))
+    assert "same()" in str(error)
+    assert "'value'" in str(error)
+    assert "_thread.lock" in str(error)
     assert not steps()
+
+
+@case
+def a_call_that_fails_uses_up_no_name():
+    same(1)
+    for _ in range(2):
+        raised(TypeError, lambda: same(threading.Lock()))
+    same(2)
+    assert list(steps()) == ["same", "same_1"]
 
 
 FLAG = {"value": "at import"}

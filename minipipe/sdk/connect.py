@@ -1,0 +1,337 @@
+"""Hyper-parameters of a script: what code holds is recorded, what was changed from outside wins (ClearML's `Task.connect`).
+
+Where a script starts its own task (local mode) the object is copied to the task, and later changes follow. Where a worker runs it
+(worker mode) the stored values override the object in place, cast to the types that the code has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import enum
+import inspect
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from minipipe import errors
+from minipipe.sdk import session, values
+from minipipe.sdk.session import Current
+from minipipe.store import edits, records
+from minipipe.store.tasks import Parameter
+
+DEFAULT_SECTION = "General"
+
+
+class Binding:
+    """Connects objects to one task.
+
+    Args:
+        current: the task.
+        overrides: the stored values win (worker mode on the main task).
+    """
+
+    def __init__(self, current: Current, overrides: bool) -> None:
+        self.current = current
+        self.overrides = overrides
+
+    def connect(self, mutable: Any, name: str | None, ignore_overrides: bool) -> Any:
+        """See `Task.connect`."""
+        section = str(name) if name else DEFAULT_SECTION
+        overriding = self.overrides and not ignore_overrides
+        if isinstance(mutable, argparse.ArgumentParser):
+            return self.connect_parser(mutable)
+        if isinstance(mutable, Mapping):
+            return self._connect_dict(dict_of(mutable), mutable, section, overriding)
+        if hasattr(mutable, "to_dict") and hasattr(mutable, "update_from_dict"):
+            given = mutable.to_dict()
+            mutable.update_from_dict(self._merge(given, section, overriding))
+            return mutable
+        if inspect.isclass(mutable) or hasattr(mutable, "__dict__"):
+            for attribute, value in self._merge(_attributes(mutable), section, overriding).items():
+                setattr(mutable, attribute, value)
+            return mutable
+        raise errors.UsageError(
+            f"a {type(mutable).__name__} cannot be connected", "connect takes a dict, a class, an object or an ArgumentParser"
+        )
+
+    def _connect_dict(self, given: dict[str, Any], original: Any, section: str, overriding: bool) -> Any:
+        if not overriding:
+            self.write(section, flatten(given))
+            return Connected(given, self, section, "")
+        merged = self._merge(given, section, True)
+        if isinstance(original, dict):
+            original.clear()
+            original.update(merged)
+        return Connected(merged, self, section, "", original if isinstance(original, dict) else None)
+
+    def _merge(self, given: dict[str, Any], section: str, overriding: bool) -> dict[str, Any]:
+        """What holds: the stored values where there are any, cast to the types in code; what only code has is added to the task."""
+        flat = flatten(given)
+        if overriding:
+            stored = self.read(section)
+            for key, value in flat.items():
+                if key in stored:
+                    flat[key] = recast(stored[key], value, f"{section}/{key}")
+            self.write(section, {key: value for key, value in flat.items() if key not in stored})
+        else:
+            self.write(section, flat)
+        return unflatten(flat, given)
+
+    def override_one(self, section: str, key: str, value: Any) -> Any:
+        """A value that code assigns to a connected key: stored, unless the stored one wins."""
+        if self.overrides:
+            stored = self.read(section)
+            if key in stored:
+                return recast(stored[key], value, f"{section}/{key}")
+        self.write(section, {key: value})
+        return value
+
+    def read(self, section: str) -> dict[str, Any]:
+        """Stored cells of a section: key -> row."""
+        rows = records.parameters(self.current.store, self.current.row_id)
+        return {row["name"]: row for row in rows if row["section"] == section}
+
+    def write(self, section: str, flat: Mapping[str, Any]) -> None:
+        """Store cells; a value of a type that cannot be stored is left out with a warning."""
+        cells: list[Parameter] = []
+        for key, value in flat.items():
+            if storable(value):
+                cells.append(values.cell(section, key, value))
+            else:
+                warnings.warn(f"parameter {section}/{key}: a {type(value).__name__} cannot be stored; left out", stacklevel=4)
+        if cells:
+            edits.set_parameters(self.current.store, self.current.row_id, cells)
+
+    # -- command lines ------------------------------------------------------------------------------------------------
+
+    def connect_parser(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Parsed now or later, the parser's arguments are recorded in section ``Args`` or replaced by what is stored there."""
+        from_parser = parser.parse_known_args
+
+        def parse_known_args(args: Any = None, namespace: Any = None) -> Any:
+            if self.overrides:
+                _lift_required(parser)
+            found, rest = from_parser(args, namespace)
+            self.settle_arguments(parser, found)
+            return found, rest
+
+        parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
+        return parser
+
+    def settle_arguments(self, parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
+        """Record parsed arguments, or put the stored values in their place."""
+        flat = {key: value for key, value in vars(found).items() if not callable(value)}
+        if self.overrides:
+            stored = self.read("Args")
+            for key, value in flat.items():
+                if key in stored:
+                    setattr(found, key, _read_argument(parser, key, stored[key], value))
+            flat = {key: value for key, value in flat.items() if key not in stored}
+        self.write("Args", flat)
+
+    # -- configuration objects ----------------------------------------------------------------------------------------
+
+    def connect_configuration(self, configuration: Any, name: str | None, description: str | None, ignore_overrides: bool) -> Any:
+        """See `Task.connect_configuration`."""
+        section = str(name) if name else DEFAULT_SECTION
+        stored = edits.configurations(self.current.store, self.current.row_id).get(section)
+        overriding = self.overrides and not ignore_overrides
+        if overriding and stored is None:
+            warnings.warn(f"no configuration {section!r} is stored with the task: the one in code is used", stacklevel=3)
+        if isinstance(configuration, (str, Path)):
+            return self._connect_file(configuration, section, description, stored if overriding else None)
+        if overriding and stored is not None:
+            return _refill(configuration, json.loads(stored))
+        text = json.dumps(configuration, indent=2, default=str)
+        kind = "dictionary" if isinstance(configuration, Mapping) else "list"
+        edits.set_configuration(self.current.store, self.current.row_id, section, text, kind, description or "")
+        return configuration
+
+    def _connect_file(self, path: str | Path, section: str, description: str | None, stored: str | None) -> str | Path:
+        if stored is None:
+            try:
+                text = Path(path).read_text(encoding="utf-8")
+            except OSError as error:
+                raise errors.UsageError(f"configuration file {path} cannot be read", error.strerror or "") from error
+            kind = Path(path).suffix.lstrip(".")
+            edits.set_configuration(self.current.store, self.current.row_id, section, text, kind, description or "")
+            return path
+        folder = session.scratch()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target = folder / f"configuration-{abs(hash(section)):x}{Path(path).suffix}"
+        target.write_text(stored, encoding="utf-8")
+        return target if isinstance(path, Path) else str(target)
+
+
+class Connected(dict[Any, Any]):
+    """A dict whose changes follow to the task; it pickles as a plain dict."""
+
+    def __init__(self, given: Mapping[Any, Any], binding: Binding, section: str, prefix: str, twin: dict[Any, Any] | None = None):
+        super().__init__()
+        self._binding = binding
+        self._section = section
+        self._prefix = prefix
+        self._twin = twin  # the user's own dict, kept equal
+        for key, value in given.items():
+            super().__setitem__(key, self._wrap(key, value))
+
+    def _wrap(self, key: Any, value: Any) -> Any:
+        if type(value) is dict and value:
+            return Connected(value, self._binding, self._section, f"{self._prefix}{key}/")
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, part in flatten(value).items():
+                self._binding.override_one(self._section, f"{self._prefix}{key}/{name}", part)
+        else:
+            value = self._binding.override_one(self._section, f"{self._prefix}{key}", value)
+        super().__setitem__(key, self._wrap(key, value))
+        if self._twin is not None:
+            self._twin[key] = value
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """As `dict.update`; each new value is stored."""
+        for key, value in dict(*others, **more).items():
+            self[key] = value
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """As `dict.setdefault`; a new value is stored."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __reduce__(self) -> Any:
+        return dict, (plain(self),)
+
+    def __copy__(self) -> dict[Any, Any]:
+        return plain_dict(self)
+
+    def __deepcopy__(self, memo: Any) -> dict[Any, Any]:
+        result: dict[Any, Any] = copy.deepcopy(plain(self), memo)
+        return result
+
+
+def plain(value: Any) -> Any:
+    """The value with connected dicts as plain ones."""
+    return plain_dict(value) if isinstance(value, dict) else value
+
+
+def plain_dict(value: dict[Any, Any]) -> dict[Any, Any]:
+    """A connected dict as a plain one, nested ones included."""
+    return {key: plain(part) for key, part in value.items()}
+
+
+def dict_of(mutable: Mapping[Any, Any]) -> dict[str, Any]:
+    """The mapping with str keys; others are converted with a warning."""
+    result = {}
+    for key, value in mutable.items():
+        if not isinstance(key, str):
+            warnings.warn(f"parameter name {key!r} is a {type(key).__name__}: stored as text", stacklevel=5)
+        result[str(key)] = value
+    return result
+
+
+def flatten(given: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as ``a/b`` (ClearML's rule); an empty dict stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}/"))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any], shape: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Flat values in the nesting of `shape`."""
+    result: dict[str, Any] = {}
+    for key, value in shape.items():
+        if isinstance(value, Mapping) and value:
+            result[str(key)] = unflatten(flat, value, f"{prefix}{key}/")
+        else:
+            result[str(key)] = flat[f"{prefix}{key}"]
+    return result
+
+
+def storable(value: Any) -> bool:
+    """True for what a parameter can hold."""
+    if value is None or isinstance(value, (bool, int, float, str, enum.Enum)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return all(storable(part) for part in value)
+    if isinstance(value, Mapping):
+        return all(storable(part) for part in value.values())
+    return False
+
+
+def recast(row: Any, in_code: Any, name: str) -> Any:
+    """A stored cell as the type that the code has: its typed value if that fits, else its text, cast."""
+    typed = json.loads(row["value"])
+    if in_code is None or type(typed) is type(in_code):
+        return typed
+    if isinstance(in_code, tuple) and isinstance(typed, list):
+        return tuple(typed)
+    if row["text"] == "" and not isinstance(in_code, str):
+        return None
+    try:
+        return values.cast(row["text"], type(in_code), name)
+    except errors.BadParameter as error:
+        warnings.warn(f"{error.message}: the value in code is used", stacklevel=4)
+        return in_code
+
+
+def _attributes(mutable: Any) -> dict[str, Any]:
+    """Public, storable attributes: of a class along its bases, of an object its own."""
+    if inspect.isclass(mutable):
+        found: dict[str, Any] = {}
+        for base in reversed(mutable.__mro__[:-1]):
+            found.update(vars(base))
+    else:
+        found = dict(vars(mutable))
+    return {key: value for key, value in found.items() if not key.startswith("_") and storable(value)}
+
+
+def _refill(target: Any, stored: Any) -> Any:
+    if isinstance(target, dict) and isinstance(stored, dict):
+        target.clear()
+        target.update(stored)
+        return target
+    if isinstance(target, list) and isinstance(stored, list):
+        target[:] = stored
+        return target
+    return stored
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from _actions(child)
+
+
+def _lift_required(parser: argparse.ArgumentParser) -> None:
+    """What the command line no longer gives, the task does."""
+    for action in _actions(parser):
+        if action.required and action.option_strings:
+            action.required = False
+        elif not action.option_strings and action.nargs is None and not isinstance(action, argparse._SubParsersAction):
+            action.nargs = "?"
+
+
+def _read_argument(parser: argparse.ArgumentParser, key: str, row: Any, parsed: Any) -> Any:
+    typed = json.loads(row["value"])
+    if not isinstance(typed, str):
+        return typed
+    action = next((one for one in _actions(parser) if one.dest == key), None)
+    if action is not None and callable(action.type) and row["text"] != "":
+        try:
+            return action.type(row["text"])
+        except (ValueError, TypeError, argparse.ArgumentTypeError):
+            warnings.warn(f"argument {key!r}: cannot read {row['text']!r}; the parsed value is used", stacklevel=5)
+            return parsed
+    return recast(row, parsed, f"Args/{key}")

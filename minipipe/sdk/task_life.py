@@ -1,0 +1,351 @@
+"""The life of a task as ClearML's `Task` steers it: begin, hand to a queue, copy, end, forget."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from minipipe import context, errors, settings, states
+from minipipe.sdk import maintask, notice, session
+from minipipe.sdk.task_base import TaskBase
+from minipipe.store import edits, tasks, workers
+
+
+class TaskLife(TaskBase):
+    """Beginning, queueing, copying and ending."""
+
+    # -- the main task ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def init(
+        cls,
+        project_name: str | None = None,
+        task_name: str | None = None,
+        task_type: str = states.TaskTypes.training,
+        tags: Sequence[str] | None = None,
+        reuse_last_task_id: bool | str = True,
+        continue_last_task: bool | str | int = False,
+        output_uri: str | bool | None = None,
+        auto_connect_arg_parser: bool | Mapping[str, bool] = True,
+        auto_connect_frameworks: bool | Mapping[str, Any] = True,
+        auto_resource_monitoring: bool | Mapping[str, Any] = True,
+        auto_connect_streams: bool | Mapping[str, bool] = True,
+        deferred_init: bool = False,
+    ) -> Self:
+        """The main task of this process: a new one, the last one again, or the one that a worker runs here.
+
+        Args:
+            project_name: default the name of the current folder.
+            task_name: default the script's name.
+            task_type: one of `TaskTypes`.
+            tags: added to the task.
+            reuse_last_task_id: use the last task of these names again if it holds nothing worth keeping (see
+                `maintask.reusable`); False always makes a new one, a str names one.
+            continue_last_task: go on with the last task of these names (or the one named) and keep its results.
+            output_uri, auto_connect_arg_parser, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams,
+                deferred_init: ClearML's; recorded.
+
+        Raises:
+            UsageError: a main task with other names runs already.
+
+        Transaction effect: two durable commits.
+        """
+        main = maintask.main_task()
+        if main is not None:
+            if main.names is not None and (project_name or task_name) and main.names != (project_name, task_name):
+                raise errors.UsageError(
+                    f"the task {main.names[1] or 'of this script'!r} is running already",
+                    "one process has one main task at a time",
+                    "call Task.current_task().close() first",
+                )
+            return cls(main.current.store, main.current.row_id, main.current.uid, main.current.lease)
+        running = session.current()
+        if running is not None and not cls.running_locally():
+            maintask.adopt(running)
+            return cls(running.store, running.row_id, running.uid, running.lease)
+        if output_uri is not None:
+            notice.recorded("Task.init(output_uri=…)", "one store holds everything")
+        store = session.open_store()
+        project, name = project_name or os.path.basename(os.getcwd()) or "examples", task_name or _script_name()
+        known = _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
+        if known is not None and continue_last_task is False:
+            edits.reset(store, known)
+        begun = maintask.begin(store, project, name, str(task_type), (project_name, task_name), known)
+        task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)
+        if tags:
+            edits.set_tags(store, task.row_id, list(tags))
+        _announce(task, project, name)
+        return task
+
+    def close(self) -> None:
+        """End the main task: completed, before this returns. For another task it does nothing (ClearML's rule)."""
+        main = maintask.main_task()
+        if main is not None and main.current.uid == self._uid:
+            maintask.close(states.COMPLETED)
+
+    def is_main_task(self) -> bool:
+        """True if it is the main task of this process."""
+        main = maintask.main_task()
+        return main is not None and main.current.uid == self._uid
+
+    @classmethod
+    def running_locally(cls) -> bool:
+        """False in a process that executes a task for a worker (ClearML's rule)."""
+        running = context.running()
+        return not (running and running.worker_mode)
+
+    def execute_remotely(self, queue_name: str | None = None, clone: bool = False, exit_process: bool = True) -> Self | None:
+        """Leave the rest of this script to a worker.
+
+        Args:
+            queue_name: enqueue there; None leaves a draft that others can clone.
+            clone: enqueue a copy and keep this task as it is.
+            exit_process: end this process with code 0; may be False only with `clone`.
+
+        Returns:
+            None where a worker runs the task (it goes on after the call); the copy, with `clone` and without exit.
+
+        Raises:
+            ValueError: `exit_process` is False without `clone`, or a task that is not the main one has no queue name.
+        """
+        if not self.running_locally():
+            return None
+        if not self.is_main_task():
+            if not queue_name:
+                raise ValueError("a task that is not the main one needs a queue name")
+            type(self).enqueue(self, queue_name)
+            return None
+        if not exit_process and not clone:
+            raise ValueError("exit_process=False needs clone=True: the script cannot run here and on a worker")
+        if clone:
+            copy = type(self).clone(self)
+            if queue_name:
+                type(self).enqueue(copy, queue_name)
+            if not exit_process:
+                return copy
+            maintask.close(states.COMPLETED)
+        else:
+            self._leave(queue_name)
+        sys.stdout.flush()
+        sys.exit(0)
+
+    def _leave(self, queue_name: str | None) -> None:
+        main = maintask.main_task()
+        assert main is not None
+        for restore in main.streams:
+            restore()
+        main.ended = True
+        edits.reset(self.store, self.row_id, force=True)
+        context.set_running(None)
+        maintask.forget()
+        project, name = self._place()
+        if queue_name:
+            type(self).enqueue(self, queue_name)
+        elif settings.load_settings().progress != "off":
+            print(f"template {self._uid[:8]} {name!r} ({project}) created: it runs when cloned into a queue", file=sys.stderr)
+
+    def _place(self) -> tuple[str, str]:
+        row = self.store.database.row(
+            "SELECT p.name AS project, t.name FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (self.row_id,)
+        )
+        return (row["project"], row["name"]) if row else ("", "")
+
+    # -- copies and queues --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def clone(
+        cls,
+        source_task: TaskBase | str | None = None,
+        name: str | None = None,
+        comment: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+    ) -> Self:
+        """Copy a task as a draft that can be edited: code, parameters, configuration, tags; no results.
+
+        Args:
+            source_task: a task or its id; default the current one.
+            name: default the source's.
+            comment: default the source's.
+            parent: id of the parent; default the source's parent, else the source.
+            project: id or name of the project; default the source's.
+
+        Transaction effect: one durable commit.
+        """
+        source = cls.of(source_task) if source_task is not None else cls._of_process()
+        row = source.store.database.row("SELECT name, parent_id FROM task WHERE id = ?", (source.row_id,))
+        assert row is not None
+        parent_id = cls.by_id(parent).row_id if parent else None
+        made = edits.clone(source.store, source.row_id, name or row["name"], _project_name(source, project), parent_id, comment)
+        return cls(source.store, made.id, made.uid)
+
+    @classmethod
+    def _of_process(cls) -> Self:
+        current = session.current()
+        if current is None:
+            raise ValueError("no task is running here: name the one to clone")
+        return cls(current.store, current.row_id, current.uid, current.lease)
+
+    @classmethod
+    def enqueue(
+        cls, task: TaskBase | str, queue_name: str | None = None, queue_id: str | None = None, force: bool = False
+    ) -> dict[str, Any]:
+        """Put a draft, failed or stopped task into a queue, making the queue if need be.
+
+        Args:
+            task: a task or its id.
+            queue_name: name of the queue.
+            queue_id: its id; a name is taken too.
+            force: reset a completed, skipped or waiting task first.
+
+        Raises:
+            ValueError: its status does not allow it, or no queue was named.
+
+        Transaction effect: one durable commit (two with a reset).
+        """
+        found = cls.of(task)
+        queue = queue_name or _queue_name(found, queue_id)
+        if not queue:
+            raise ValueError("name the queue")
+        if force and found.status not in (states.CREATED, states.FAILED, states.STOPPED, states.PUBLISHED, states.IN_PROGRESS):
+            edits.reset(found.store, found.row_id)
+        tasks.enqueue(found.store, found.row_id, queue, _session())
+        if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(found.store):
+            hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
+            print(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}", file=sys.stderr)
+        return {"queued": 1, "updated": 1}
+
+    @classmethod
+    def dequeue(cls, task: TaskBase | str) -> dict[str, Any]:
+        """Take a task out of its queue: it is a draft again. Transaction effect: one durable commit."""
+        found = cls.of(task)
+        if found.status != states.QUEUED:
+            raise errors.IllegalMove(f"task {found.id[:8]} is {found.status}, not queued")
+        edits.move(found.store, found.row_id, states.CREATED, "dequeued")
+        return {"dequeued": 1, "updated": 1}
+
+    @classmethod
+    def get_num_enqueued_tasks(cls, queue_name: str | None = None, queue_id: str | None = None) -> int:
+        """How many tasks wait in a queue."""
+        row = session.open_store().database.row(
+            "SELECT count(*) FROM task WHERE status = 'queued' AND queue = ?", (queue_name or queue_id,)
+        )
+        return int(row[0]) if row else 0
+
+    def get_executed_queue(self, return_name: bool = False) -> str | None:
+        """The queue that the task ran from: its id, or with `return_name` its name."""
+        name = self._column("queue")
+        if name is None or return_name:
+            return str(name) if name else None
+        row = self.store.database.row("SELECT uid FROM queue WHERE name = ?", (name,))
+        return str(row["uid"]) if row else None
+
+    @property
+    def last_worker(self) -> str:
+        """Name of the worker that ran it last, "" if none did."""
+        row = self.store.database.row(
+            "SELECT w.name FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = ? ORDER BY e.id DESC LIMIT 1",
+            (self.row_id,),
+        )
+        return str(row["name"]) if row else ""
+
+    # -- endings ------------------------------------------------------------------------------------------------------
+
+    def mark_started(self, force: bool = False) -> None:
+        """Begin the task in this process. Transaction effect: one durable commit."""
+        self.lease = edits.start(self.store, self.row_id, session.registration(self.store).id, force)
+
+    def mark_completed(self, ignore_errors: bool = True, status_message: str | None = None, force: bool = False) -> None:
+        """Say that the task completed."""
+        self._end(states.COMPLETED, status_message, force)
+
+    def mark_failed(
+        self,
+        ignore_errors: bool = True,
+        status_reason: str | None = None,
+        status_message: str | None = None,
+        force: bool = False,
+    ) -> None:
+        """Say that the task failed."""
+        self._end(states.FAILED, status_reason or status_message, force)
+
+    def mark_stopped(self, force: bool = False, status_message: str | None = None) -> None:
+        """Stop the task; a running one is ended by its worker."""
+        if self.status == states.IN_PROGRESS and not self.is_main_task():
+            tasks.abort(self.store, [self.row_id], status_message or "stopped")
+            return
+        self._end(states.STOPPED, status_message, force)
+
+    def _end(self, status: str, reason: str | None, force: bool) -> None:
+        if self.is_main_task():
+            maintask.close(status, reason or "")
+        else:
+            edits.move(self.store, self.row_id, status, reason or "", force)
+
+    def publish(self, ignore_errors: bool = True) -> None:
+        """Make an ended task read-only for good: it is kept by every clean-up."""
+        edits.move(self.store, self.row_id, states.PUBLISHED)
+
+    def reset(self, set_started_on_success: bool = False, force: bool = False) -> None:
+        """Make it a draft again: results, metrics and log are forgotten."""
+        edits.reset(self.store, self.row_id, force)
+
+    def delete(
+        self,
+        delete_artifacts_and_models: bool = True,
+        skip_models_used_by_other_tasks: bool = True,
+        raise_on_error: bool = False,
+        callback: Callable[[str, str], bool] | None = None,
+    ) -> bool:
+        """Remove the task with all that belongs to it. Returns True.
+
+        Raises:
+            ValueError: it runs; abort it first.
+        """
+        edits.delete(self.store, self.row_id)
+        return True
+
+
+def _script_name() -> str:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.splitext(os.path.basename(main))[0] if main else "task"
+
+
+def _last(store: Any, project: str, name: str, kind: str, reuse: bool | str, again: bool | str | int) -> int | None:
+    """Row id of the task that `init` uses again, None for a new one."""
+    for wanted in (again, reuse):
+        if isinstance(wanted, str):
+            return TaskBase.by_id(wanted).row_id
+    if again is not False:
+        row = store.database.row(
+            "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.status IN"
+            " ('completed', 'failed', 'stopped') ORDER BY t.id DESC LIMIT 1",
+            (project, name),
+        )
+        return int(row["id"]) if row else None
+    return maintask.reusable(store, project, name, kind) if reuse else None
+
+
+def _project_name(task: TaskBase, project: str | None) -> str | None:
+    if not project:
+        return None
+    row = task.store.database.row("SELECT name FROM project WHERE uid = ?", (project,))
+    return row["name"] if row else project
+
+
+def _queue_name(task: TaskBase, queue_id: str | None) -> str | None:
+    row = task.store.database.row("SELECT name FROM queue WHERE uid = ?", (queue_id,))
+    return row["name"] if row else queue_id
+
+
+def _session() -> str:
+    """What a command's script, or a task of it, enqueues is served by that command's workers if nobody else does."""
+    running = context.running()
+    return running.session if running is not None else os.environ.get(session.SESSION_VARIABLE, "")
+
+
+def _announce(task: TaskBase, project: str, name: str) -> None:
+    if settings.load_settings().progress != "off":
+        print(f"task {task.id[:8]}  {name} ({project})   minipipe show {task.id[:8]}", file=sys.stderr)

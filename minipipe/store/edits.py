@@ -1,0 +1,312 @@
+"""What people change of a task after it was made: its parameters, configuration, status, place, labels; copies and removal.
+
+Parameters, configuration and code change only while a task is a draft, waits, or runs; name, project, comment and tags always.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minipipe import errors, states
+from minipipe.chance import fresh_id
+from minipipe.context import Lease
+from minipipe.store import attempts, names, promote, tasks
+from minipipe.store.home import Store
+
+EDITABLE = frozenset({states.CREATED, states.PENDING, states.IN_PROGRESS})
+
+
+def _row(connection: sqlite3.Connection, task_id: int) -> sqlite3.Row:
+    row = connection.execute("SELECT * FROM task WHERE id = ?", (task_id,)).fetchone()
+    if row is None:
+        raise errors.NotFound("the task was deleted")
+    found: sqlite3.Row = row
+    return found
+
+
+def _editable(connection: sqlite3.Connection, task_id: int) -> None:
+    row = _row(connection, task_id)
+    if row["status"] not in EDITABLE:
+        raise errors.IllegalMove(
+            f"task {row['uid'][:8]} is {row['status']}: its parameters cannot change",
+            "only drafts, waiting and running tasks can be edited",
+            "clone it and edit the clone",
+        )
+
+
+# -- parameters ---------------------------------------------------------------------------------------------------------
+
+
+def set_parameters(store: Store, task_id: int, cells: Sequence[tasks.Parameter], replace: bool = False) -> None:
+    """Write parameters; with `replace` all others go (but results and links to artifacts stay).
+
+    Raises:
+        IllegalMove: the task's status does not allow it; nothing was changed.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        if replace:
+            connection.execute("DELETE FROM parameter WHERE task_id = ? AND section <> 'return'", (task_id,))
+        tasks.insert_parameters(connection, task_id, cells)
+        _forget_reference(connection, task_id, cells)
+
+
+def _forget_reference(connection: sqlite3.Connection, task_id: int, cells: Iterable[tasks.Parameter]) -> None:
+    # A plain value for an argument of a function step takes the place of the artifact or result that it was linked to.
+    for cell in cells:
+        if cell.section == "kwargs":
+            connection.execute(
+                "DELETE FROM artifact WHERE task_id = ? AND role IN ('input', 'reference') AND (name = ? OR name LIKE ? || '#%')",
+                (task_id, cell.name, cell.name),
+            )
+            connection.execute(
+                "DELETE FROM parameter WHERE task_id = ? AND section = 'kwargs_artifacts' AND name = ?", (task_id, cell.name)
+            )
+
+
+def delete_parameter(store: Store, task_id: int, section: str, name: str) -> bool:
+    """Remove a parameter; True if there was one. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        gone = connection.execute(
+            "DELETE FROM parameter WHERE task_id = ? AND section = ? AND name = ? RETURNING id", (task_id, section, name)
+        ).fetchall()
+    return bool(gone)
+
+
+def set_properties(store: Store, task_id: int, cells: Sequence[tasks.Parameter]) -> None:
+    """Write user properties, in any status. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        tasks.insert_parameters(connection, task_id, cells)
+
+
+def delete_properties(store: Store, task_id: int, names: Sequence[str]) -> None:
+    """Remove user properties. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        for name in names:
+            connection.execute(
+                "DELETE FROM parameter WHERE task_id = ? AND section = 'properties' AND name = ?", (task_id, name)
+            )
+
+
+# -- configuration ------------------------------------------------------------------------------------------------------
+
+
+def set_configuration(store: Store, task_id: int, name: str, text: str, kind: str = "", description: str = "") -> None:
+    """Store a configuration object under a name. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        connection.execute(
+            "INSERT INTO configuration VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET text = excluded.text, kind = excluded.kind, description = excluded.description",
+            (task_id, name, text, kind, description),
+        )
+
+
+def configurations(store: Store, task_id: int) -> dict[str, str]:
+    """Configuration objects: name -> text."""
+    rows = store.database.rows("SELECT name, text FROM configuration WHERE task_id = ? ORDER BY rowid", (task_id,))
+    return {row["name"]: row["text"] for row in rows}
+
+
+# -- status -------------------------------------------------------------------------------------------------------------
+
+
+def move(store: Store, task_id: int, status: str, reason: str = "", force: bool = False) -> None:
+    """Change a task's status as a person asks (ClearML's ``mark_*``, ``publish``, ``dequeue``).
+
+    Raises:
+        IllegalMove: the life cycle does not know the move, or only with `force`; nothing was changed.
+
+    Transaction effect: one durable commit.
+    """
+    now = time.time()
+    with store.database.write() as connection:
+        row = _row(connection, task_id)
+        old = row["status"]
+        if old == status:
+            return
+        free, forced = states.MOVES[old]
+        if status not in free and not (force and status in forced):
+            hint = "force=True does it" if status in forced else "clone it, or reset it first"
+            raise errors.IllegalMove(f"task {row['uid'][:8]} is {old} and cannot become {status}", hint=hint)
+        ended = now if status in states.ENDED else None
+        connection.execute(
+            "UPDATE task SET status = ?, reason = ?, worker_id = NULL, updated_at = ?, ended_at = ? WHERE id = ?",
+            (status, reason, now, row["ended_at"] if status == states.PUBLISHED else ended, task_id),
+        )
+        if status != states.PUBLISHED:
+            promote.settle(store, connection, task_id, status, now)
+
+
+def start(store: Store, task_id: int, worker_id: int, force: bool = False) -> Lease:
+    """Begin a task in this very process (`Task.init`, ``mark_started``). Transaction effect: one durable commit."""
+    if force:
+        with store.database.write() as connection:
+            row = _row(connection, task_id)
+            if row["status"] in (states.COMPLETED, states.FAILED, states.QUEUED):
+                _to_draft(connection, task_id, keep_results=True)
+    return attempts.start_here(store, task_id, worker_id)
+
+
+def reset(store: Store, task_id: int, force: bool = False) -> None:
+    """Make a task a draft again: outputs, metrics, and log are forgotten; parameters stay.
+
+    Raises:
+        IllegalMove: it is published, or runs (without `force`).
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        row = _row(connection, task_id)
+        if row["status"] == states.PUBLISHED or (row["status"] == states.IN_PROGRESS and not force):
+            raise errors.IllegalMove(f"task {row['uid'][:8]} is {row['status']} and cannot be reset")
+        _to_draft(connection, task_id, keep_results=False)
+
+
+def _to_draft(connection: sqlite3.Connection, task_id: int, keep_results: bool) -> None:
+    now = time.time()
+    row = _row(connection, task_id)
+    if row["status"] == states.SKIPPED or states.CREATED in states.MOVES[row["status"]][0]:
+        connection.execute(
+            "UPDATE task SET status = 'created', reason = '', worker_id = NULL, token = NULL, ended_at = NULL, error = NULL,"
+            " cache_key = NULL, cached_from = NULL, progress = NULL, updated_at = ? WHERE id = ?",
+            (now, task_id),
+        )
+    if not keep_results:
+        connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = 'output'", (task_id,))
+        connection.execute("DELETE FROM metric WHERE task_id = ?", (task_id,))
+        connection.execute("DELETE FROM parameter WHERE task_id = ? AND section = 'return'", (task_id,))
+        connection.execute("DELETE FROM cache WHERE task_id = ?", (task_id,))
+
+
+# -- labels and place ---------------------------------------------------------------------------------------------------
+
+
+def label(store: Store, task_id: int, **columns: Any) -> None:
+    """Set any of name, type, comment, archived, parent_id, entry. Transaction effect: one durable commit."""
+    allowed = {"name", "type", "comment", "archived", "parent_id", "entry", "priority"}
+    assert columns.keys() <= allowed, columns
+    with store.database.write() as connection:
+        for column, value in columns.items():
+            connection.execute(f"UPDATE task SET {column} = ?, updated_at = ? WHERE id = ?", (value, time.time(), task_id))
+
+
+def set_project(store: Store, task_id: int, project: str) -> None:
+    """Move a task to a project, making it if need be. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), project))
+        connection.execute(
+            "UPDATE task SET project_id = (SELECT id FROM project WHERE name = ?), updated_at = ? WHERE id = ?",
+            (project, time.time(), task_id),
+        )
+
+
+def set_tags(store: Store, task_id: int, tags: Sequence[str], system: bool = False) -> None:
+    """Replace a task's tags. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.execute("DELETE FROM tag WHERE task_id = ? AND system = ?", (task_id, int(system)))
+        connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, ?)", [(task_id, tag, int(system)) for tag in tags])
+
+
+# -- copies and removal -------------------------------------------------------------------------------------------------
+
+
+def clone(
+    store: Store, source_id: int, name: str, project: str | None = None, parent_id: int | None = None, comment: str | None = None
+) -> tasks.Submitted:
+    """Copy a task as a draft: code, parameters, configuration, tags and recorded settings, no results (ClearML's rule).
+
+    Transaction effect: one durable commit.
+    """
+    now, uid = time.time(), fresh_id()
+    with store.database.write() as connection:
+        source = _row(connection, source_id)
+        if project is not None:
+            connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), project))
+        run_name = names.unused(connection) if source["run_name"] is not None else None
+        row = connection.execute(
+            "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, run_name, version, status, queue, controller,"
+            " max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry, settings,"
+            " comment, created_at, updated_at)"
+            " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created', queue,"
+            " controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry,"
+            " settings, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
+            (uid, name, project, parent_id, run_name, comment, now, now, source_id),
+        ).fetchall()[0]
+        copy_facts(connection, source_id, row["id"], now)
+    return tasks.Submitted(row["id"], uid, states.CREATED, run_name)
+
+
+def copy_facts(connection: sqlite3.Connection, source_id: int, task_id: int, now: float) -> None:
+    """Copy what a clone keeps beside its row. Part of the caller's transaction."""
+    connection.execute(
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
+        " SELECT ?, section, name, text, type, value, key, description FROM parameter"
+        " WHERE task_id = ? AND section <> 'return' ORDER BY id",
+        (task_id, source_id),
+    )
+    connection.execute(
+        "INSERT INTO configuration SELECT ?, name, text, kind, description FROM configuration WHERE task_id = ?",
+        (task_id, source_id),
+    )
+    connection.execute("INSERT INTO tag SELECT ?, name, system FROM tag WHERE task_id = ?", (task_id, source_id))
+    connection.execute(
+        "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata,"
+        " created_at) SELECT ?, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata, ?"
+        " FROM artifact WHERE task_id = ? AND role IN ('code', 'input', 'reference') ORDER BY id",
+        (task_id, now, source_id),
+    )
+
+
+_BELONGINGS = (
+    "UPDATE task SET cached_from = NULL WHERE cached_from = ?",
+    "UPDATE task SET template_id = NULL WHERE template_id = ?",
+    "UPDATE artifact SET source_id = NULL WHERE source_id = ?",
+    "DELETE FROM edge WHERE child_id = ?",
+    "DELETE FROM edge WHERE parent_id = ?",
+    "DELETE FROM event WHERE task_id = ?",
+    "DELETE FROM artifact WHERE task_id = ?",
+    "DELETE FROM cache WHERE task_id = ?",
+    "DELETE FROM parameter WHERE task_id = ?",
+    "DELETE FROM configuration WHERE task_id = ?",
+    "DELETE FROM metric WHERE task_id = ?",
+    "DELETE FROM monitor WHERE task_id = ?",
+    "DELETE FROM tag WHERE task_id = ?",
+    "DELETE FROM task WHERE id = ?",
+)
+
+
+def delete(store: Store, task_id: int) -> None:
+    """Remove a task and its steps with all that belongs to them; blobs that nobody else names become garbage.
+
+    Raises:
+        IllegalMove: one of them runs: abort it first. Nothing was removed.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        rows = connection.execute(
+            "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT t.id FROM task t JOIN tree ON t.parent_id = tree.id)"
+            " SELECT id, uid, status FROM task WHERE id IN tree ORDER BY id DESC",
+            (task_id,),
+        ).fetchall()
+        for row in rows:
+            if row["status"] == states.IN_PROGRESS:
+                raise errors.IllegalMove(f"task {row['uid'][:8]} is in progress", hint=f"minipipe abort {row['uid'][:8]} first")
+        for row in rows:
+            for sql in _BELONGINGS:
+                connection.execute(sql, (row["id"],))
+
+
+def facts(store: Store, task_id: int) -> dict[str, Any]:
+    """The entry of a task: what it runs."""
+    row = store.database.row("SELECT entry FROM task WHERE id = ?", (task_id,))
+    found: dict[str, Any] = json.loads(row["entry"]) if row else {}
+    return found

@@ -1,0 +1,99 @@
+"""The signatures of what is implemented against the real ClearML, read with `inspect` in a process of its venv."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minipipe import Logger, PipelineDecorator, Task
+from minipipe.sdk.artifact import Artifact
+
+pytestmark = pytest.mark.conformance
+
+VERSION = "2.1.12"
+READ = """
+import inspect, json
+from clearml import Logger, PipelineDecorator, Task
+from clearml.binding.artifacts import Artifact
+from clearml.version import __version__
+
+def text(value):
+    return [text(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
+
+found = {"version": __version__}
+for owner in (PipelineDecorator, Task, Logger, Artifact):
+    for name in dir(owner):
+        thing = inspect.getattr_static(owner, name)
+        thing = getattr(thing, "__func__", thing)
+        if inspect.isfunction(thing) and (not name.startswith("_")):
+            parameters = inspect.signature(thing).parameters.values()
+            found[f"{owner.__name__}.{name}"] = [
+                [one.name, str(one.kind), None if one.default is one.empty else [text(one.default)]] for one in parameters
+            ]
+print(json.dumps(found))
+"""
+OWNERS = {owner.__name__: owner for owner in (PipelineDecorator, Task, Logger, Artifact)}
+OURS = {"Task.by_id"}  # minipipe's own
+
+
+@cache
+def real() -> dict[str, Any]:
+    """Signatures of the real ClearML by name; skips where there is none."""
+    folder = os.environ.get("CLEARML_VENV", "")
+    if not folder:
+        pytest.skip("CLEARML_VENV names no venv with the real clearml")
+    python = Path(folder) / "bin" / "python"
+    done = subprocess.run((python, "-c", READ), capture_output=True, text=True, timeout=120, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if found["version"] != VERSION:
+        pytest.skip(f"the clearml in CLEARML_VENV is {found['version']}, not {VERSION}")
+    return found
+
+
+def functions() -> dict[str, Any]:
+    """The public methods that minipipe implements, by name."""
+    found = {}
+    for owner_name, owner in OWNERS.items():
+        for name, thing in vars(owner).items():
+            function = getattr(thing, "__func__", thing)
+            if inspect.isfunction(function) and not name.startswith("_"):
+                found[f"{owner_name}.{name}"] = function
+    return found
+
+
+def text(value: Any) -> Any:
+    """A default as text, sequences item by item."""
+    return [text(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
+
+
+def parameters(function: Any) -> list[list[Any]]:
+    """Name, kind and default of each parameter."""
+    found = inspect.signature(function).parameters.values()
+    return [[one.name, str(one.kind), None if one.default is one.empty else [text(one.default)]] for one in found]
+
+
+@pytest.mark.parametrize("name", sorted(functions().keys() - OURS))
+def test_the_signature_is_clearmls_with_our_own_parameters_keyword_only_and_last(name: str) -> None:
+    assert name in real(), "ClearML has no such method"
+
+    ours, theirs = parameters(functions()[name]), real()[name]
+
+    own = [one for one in ours if one[0] not in [other[0] for other in theirs]]
+    assert ours[: len(ours) - len(own)] == theirs
+    assert ours[len(ours) - len(own) :] == own, "our own parameters come last"
+    assert {kind for _, kind, _ in own} <= {str(inspect.Parameter.KEYWORD_ONLY)}
+
+
+def test_component_and_pipeline_are_the_decorators_methods() -> None:
+    import minipipe
+
+    for name in ("component", "pipeline"):
+        assert parameters(getattr(minipipe, name)) == parameters(vars(PipelineDecorator)[name].__func__)[1:]
+        assert f"PipelineDecorator.{name}" in real()
