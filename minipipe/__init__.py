@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "PipelineController": "minipipe.sdk.controller",
     "PipelineDecorator": "minipipe.sdk.decorator",
     "component": "minipipe.sdk.decorator",
     "pipeline": "minipipe.sdk.decorator",
@@ -27,6 +28,7 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from minipipe.errors import MinipipeError, NotSupported, RunFailed, StepFailed
+    from minipipe.sdk.controller import PipelineController
     from minipipe.sdk.decorator import PipelineDecorator, component, pipeline
     from minipipe.sdk.logger import Logger
     from minipipe.sdk.proxy import resolve
@@ -38,6 +40,7 @@ __all__ = [
     "Logger",
     "MinipipeError",
     "NotSupported",
+    "PipelineController",
     "PipelineDecorator",
     "RunFailed",
     "StepFailed",

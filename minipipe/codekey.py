@@ -325,7 +325,7 @@ class _Walk:
         """Follow a global name, and attributes as long as they are those of modules of the project."""
         value = self.look((id(names), name), names.get, name)
         if rest and kind_of(value) == "module":
-            self.named(node, label, vars(value), *rest)  # type: ignore[arg-type]
+            self.named(node, label, vars(value), *rest)
         elif name in names:
             shown = self.shown(names.get("__name__") or "__main__", name)
             self.thing(node, label, value, _Place((id(names), name), shown, names, name))

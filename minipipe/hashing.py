@@ -134,9 +134,7 @@ class _Walk:
     """One pass over a value.
 
     Args:
-        reference: as given to `value_digest`, like the next two.
-        code: see there.
-        name: see there.
+        reference, code, name: those of `value_digest`.
         expected: the codes of the reduced objects in an earlier pass, all to be found again.
     """
 
@@ -264,12 +262,8 @@ def _listed(tag: bytes, parts_of: Callable[[Any], Iterable[object]]) -> Callable
     return steps
 
 
-def _set(walk: _Walk, value: set[object]) -> _Steps:
-    return pack(b"S", (yield from _unordered(walk, tuple(value))))
-
-
-def _frozenset(walk: _Walk, value: frozenset[object]) -> _Steps:
-    return pack(b"F", (yield from _unordered(walk, tuple(value))))
+def _set(walk: _Walk, value: set[object] | frozenset[object]) -> _Steps:
+    return pack(b"S" if type(value) is set else b"F", (yield from _unordered(walk, tuple(value))))
 
 
 def _dict(walk: _Walk, value: dict[object, object]) -> _Steps:
@@ -309,16 +303,17 @@ def _object(walk: _Walk, value: object) -> _Steps:
 
 
 def _reduced(walk: _Walk, value: object, made: tuple[Any, ...]) -> _Steps:
+    kind = type(value)  # `isinstance` would ask a proxy for the class of its value
     maker, arguments, state, items, pairs, setter = (*made, None, None, None, None)[:6]
     items, pairs = tuple(items or ()), tuple(pairs or ())
     parts = [(yield from _ordered(walk, (maker, setter)))]
-    if isinstance(value, (set, frozenset)):
+    if issubclass(kind, (set, frozenset)):
         arguments = [each for each in arguments if type(each) is not list]  # what set.__reduce__ gives, in hash order
-        parts.append((yield from _unordered(walk, tuple(value))))
+        parts.append((yield from _unordered(walk, tuple(value))))  # type: ignore[arg-type]
     else:
         parts.append((yield from _ordered(walk, items)))
     parts.append((yield from _ordered(walk, arguments)))
-    if isinstance(value, collections.OrderedDict):
+    if issubclass(kind, collections.OrderedDict):
         parts.append((yield from _ordered(walk, itertools.chain.from_iterable(pairs))))
     else:
         parts.append((yield from _pairs(walk, [key for key, _ in pairs], [item for _, item in pairs])))
@@ -353,7 +348,7 @@ _EXACT: dict[type, Callable[[_Walk, Any], _Steps]] = {
     tuple: _listed(b"t", tuple),
     dict: _dict,
     set: _set,
-    frozenset: _frozenset,
+    frozenset: _set,
     types.MappingProxyType: _listed(b"M", lambda value: (dict(value),)),
     range: _listed(b"r", lambda value: (len(value), *value[:1], value.step if len(value) > 1 else 0)),
     memoryview: _listed(b"m", lambda value: (value.format, value.shape, value.tobytes())),

@@ -26,6 +26,7 @@ from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Clai
 from minipipe.store.home import Store
 
 IDLE_LOOK_S = 0.02
+QUIET_LOOK_S = 0.035  # after a second without work: under 1 % of a core, and still a start within 50 ms
 TICK_S = 1.0
 _HOST_TRIES = 3
 _MOST_SPARES = 4
@@ -99,6 +100,7 @@ class Worker:
         self.version = -1
         self.next_tick = 0.0
         self.next_look = 0.0
+        self.last_work = 0.0
         self._wakeup, self._bell = socket.socketpair()
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -165,7 +167,8 @@ class Worker:
 
     def _wait(self) -> None:
         ending = any(attempt.kill_at for attempt in self.running.values())
-        pause = 0.005 if ending else IDLE_LOOK_S
+        quiet = not self.running and time.monotonic() - self.last_work > 1.0
+        pause = 0.005 if ending else QUIET_LOOK_S if quiet else IDLE_LOOK_S
         sources: list[Any] = [self._wakeup]
         if self.host is not None and not self.host.lost:
             sources.append(self.host.channel)
@@ -347,6 +350,7 @@ class Worker:
 
     def _start(self, claim: Claim) -> None:
         self.taken += 1
+        self.last_work = time.monotonic()
         if claim.lease.token not in self.running:
             self.waiting.append(claim)
             self._dispatch()
@@ -387,8 +391,7 @@ class Worker:
             return
         self.host_failures += 1
         if self.host_failures >= _HOST_TRIES:
-            self._return_waiting("the step host did not start")
-            self._save()
+            self._return_waiting("the step host did not start")  # `_close` stores that, and claims nothing meanwhile
             raise errors.EngineError(
                 "the step host cannot be started", words, f"try it by hand: {sys.executable} -c 'import minipipe.engine.host'"
             )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from minipipe import errors
 from minipipe.sdk import session
-from minipipe.store import blobs, records
+from minipipe.store import blobs, codec, records
 from minipipe.store.home import Store
 
 _MISSING = object()
@@ -68,16 +69,24 @@ class Artifact:
         """SHA-256 of the stored bytes, 64 hex digits (ClearML's hash; computed when asked for)."""
         return hashlib.sha256(blobs.load(self._store, self._row["digest"], self.name)).hexdigest()
 
-    def get(self, force_download: bool = False, deserialization_function: Any = None) -> Any:
+    def get(
+        self,
+        force_download: bool = False,
+        deserialization_function: Callable[[bytes], Any] | None = None,
+        block_unsafe_artifacts: bool = False,
+    ) -> Any:
         """The value; the same object at each call.
 
         Args:
             force_download: read it again.
             deserialization_function: called with the bytes instead of minipipe's own reader.
+            block_unsafe_artifacts: refuse what can only be unpickled, for unpickling can run code.
 
         Raises:
-            ArtifactError: the stored bytes are missing, damaged or cannot be decoded here.
+            ArtifactError: the stored bytes are missing, damaged, cannot be decoded here, or are refused.
         """
+        if block_unsafe_artifacts and deserialization_function is None and self._row["codec"] not in codec.SAFE_CODECS:
+            raise errors.ArtifactError(f"artifact {self.name!r} is a pickle, and block_unsafe_artifacts is True")
         if self._value is _MISSING or force_download:
             if deserialization_function is not None:
                 self._value = deserialization_function(bytes(blobs.load(self._store, self._row["digest"], self.name)))

@@ -8,6 +8,7 @@ are read from the store's events, so none is left out, however fast the step was
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import threading
 import traceback
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from minipipe import errors, states
 from minipipe.sdk.node import NODE_WORDS, Node
-from minipipe.store import tasks
+from minipipe.sdk.values import cell, split_name
+from minipipe.store import edits, records, tasks
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run, Step
@@ -35,7 +37,7 @@ class Callbacks:
 
     def watch(self, step: Step) -> None:
         """Take part in the life of a step that was just submitted."""
-        self.nodes[step.id] = Node.of_step(self.run, step)
+        self.nodes[step.id] = step.spec.node or Node.of_step(self.run, step)
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="minipipe-callbacks", daemon=True)
             self._thread.start()
@@ -90,13 +92,27 @@ class Callbacks:
             self.nodes.pop(step_id, None)
 
     def _before(self, step: Step, node: Node) -> None:
+        copied = node.base_task_id is not None
+        if copied:
+            self._read_parameters(step, node)
         before = dict(node.parameters)
         answer = self._call(step.spec.before, node, node.parameters)
         if self.run.failure is None and answer is not False and _differs(before, node.parameters):
-            values = {name.removeprefix("kwargs/"): value for name, value in node.parameters.items()}
-            self.run.change_arguments(step, values)
+            self._change(step, node, copied)
         if self.run.failure is None:
             tasks.release(self.run.store, step.id, skip=answer is False)
+
+    def _read_parameters(self, step: Step, node: Node) -> None:
+        """References are resolved by now: what the callback sees is what the step will get."""
+        stored = {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in records.parameters(self.run.store, step.id)}
+        node.parameters.update({key: stored[key] for key in node.parameters if key in stored})
+
+    def _change(self, step: Step, node: Node, copied: bool) -> None:
+        if copied:
+            cells = [cell(*split_name(key), value) for key, value in node.parameters.items()]
+            edits.set_parameters(self.run.store, step.id, cells)
+        else:
+            self.run.change_arguments(step, {key.removeprefix("kwargs/"): value for key, value in node.parameters.items()})
 
     def _after(self, step: Step, node: Node, status: str) -> None:
         self._tell_changes(step, node)

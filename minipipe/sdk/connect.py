@@ -22,8 +22,6 @@ from minipipe.sdk.session import Current
 from minipipe.store import edits, records
 from minipipe.store.tasks import Parameter
 
-DEFAULT_SECTION = "General"
-
 
 class Binding:
     """Connects objects to one task.
@@ -39,7 +37,7 @@ class Binding:
 
     def connect(self, mutable: Any, name: str | None, ignore_overrides: bool) -> Any:
         """See `Task.connect`."""
-        section = str(name) if name else DEFAULT_SECTION
+        section = str(name) if name else values.DEFAULT_SECTION
         overriding = self.overrides and not ignore_overrides
         if isinstance(mutable, argparse.ArgumentParser):
             return self.connect_parser(mutable)
@@ -136,7 +134,7 @@ class Binding:
 
     def connect_configuration(self, configuration: Any, name: str | None, description: str | None, ignore_overrides: bool) -> Any:
         """See `Task.connect_configuration`."""
-        section = str(name) if name else DEFAULT_SECTION
+        section = str(name) if name else values.DEFAULT_SECTION
         stored = edits.configurations(self.current.store, self.current.row_id).get(section)
         overriding = self.overrides and not ignore_overrides
         if overriding and stored is None:

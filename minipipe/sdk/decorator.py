@@ -10,53 +10,19 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, states
-from minipipe.sdk import arguments, launch, logger, notice, proxy, session
+from minipipe.sdk import arguments, launch, proxy
 from minipipe.sdk.capture import INNER
+from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
 from minipipe.sdk.run import Retry, Run, StepSpec
-from minipipe.sdk.task import Task
-from minipipe.store.tasks import Monitor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_NO_EFFECT = {
-    "docker": "steps run in the worker's Python, there are no containers",
-    "docker_args": "steps run in the worker's Python, there are no containers",
-    "docker_bash_setup_script": "steps run in the worker's Python, there are no containers",
-    "packages": "the environment is the worker's",
-    "repo": "steps run in the project folder",
-    "repo_branch": "steps run in the project folder",
-    "repo_commit": "steps run in the project folder",
-    "output_uri": "one store holds everything",
-    "auto_connect_frameworks": "frameworks are not captured yet",
-    "auto_connect_arg_parser": "a function step parses no command line",
-    "monitor_models": "models are not captured yet",
-    "working_dir": "steps run in the project folder",
-    "stage": "",
-    "pool_frequency": "",
-    "skip_global_imports": "what a function names is always there",
-    "artifact_serialization_function": "values are stored by minipipe's own formats",
-    "artifact_deserialization_function": "values are stored by minipipe's own formats",
-}
-
-
-def _record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that are stored and shown but change nothing here; one notice per name (empty reason: nothing to say)."""
-    kept = {}
-    for name, value in given.items():
-        if value is None or value is False:
-            continue
-        kept[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else repr(value)
-        if _NO_EFFECT[name]:
-            notice.recorded(f"{owner}({name}=…)", _NO_EFFECT[name])
-    return kept
-
-
-class PipelineDecorator:
+class PipelineDecorator(RunningPipeline):
     """A pipeline that is running here, and the decorators that make one.
 
     `component` and `pipeline` decorate functions; an instance is what `get_current_pipeline` and callbacks give: one run.
@@ -67,7 +33,7 @@ class PipelineDecorator:
     _current: PipelineDecorator | None = None
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self._attach(run)
 
     # -- where it runs ------------------------------------------------------------------------------------------------
 
@@ -159,7 +125,7 @@ class PipelineDecorator:
         Raises:
             BadPipeline: a monitor list that cannot be read, or a return name given twice.
         """
-        recorded = _record(
+        recorded = record(
             "component",
             {
                 "packages": packages,
@@ -187,11 +153,11 @@ class PipelineDecorator:
                 cache=cache,
                 queue=str(execution_queue) if execution_queue else None,
                 parents=tuple(parents or ()),
-                tolerated=_tolerated(continue_on_fail, continue_behaviour),
+                tolerated=tolerates(continue_on_fail, continue_behaviour),
                 retry=retry_on_failure,
                 time_limit_s=time_limit,
                 helpers=tuple(helper_functions or ()),
-                monitors=_monitors(monitor_metrics, monitor_artifacts),
+                monitors=monitors_of(monitor_metrics, monitor_artifacts),
                 tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
                 draft=bool(draft),
                 recorded=recorded,
@@ -266,7 +232,7 @@ class PipelineDecorator:
         """
         if multi_instance_support:
             raise errors.NotSupported("pipeline(multi_instance_support=True) is not offered yet", hint="call the pipeline once per script")
-        recorded = _record(
+        recorded = record(
             "pipeline",
             {
                 "docker": docker,
@@ -313,100 +279,8 @@ class PipelineDecorator:
 
     # -- the running pipeline -----------------------------------------------------------------------------------------
 
-    @property
-    def id(self) -> str:
-        """Id of the pipeline's task."""
-        return self._run.uid
-
-    @property
-    def task(self) -> Task:
-        """The pipeline's task."""
-        return Task(self._run.store, self._run.id, self._run.uid, None)
-
-    @property
-    def tags(self) -> list[str]:
-        """Tags of the pipeline's task."""
-        return self.task.get_tags()
-
-    @property
-    def version(self) -> str:
-        """Version of the pipeline."""
-        return self._run.options.version
-
-    def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Tag the pipeline's task."""
-        self.task.add_tags(tags)
-
-    def get_parameters(self) -> dict[str, Any]:
-        """Arguments of the pipeline: name -> typed value."""
-        return {key.partition("/")[2]: value for key, value in self.task.get_parameters(cast=True).items()}
-
-    def is_running(self) -> bool:
-        """True until the run has ended."""
-        return self._run.ended is None
-
-    def elapsed(self) -> float:
-        """Minutes since the start (ClearML's unit)."""
-        return launch.elapsed_s(self._run) / 60.0
-
-    def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
-        """Stop the steps that still run and skip those that wait; wait up to `timeout` minutes for their end."""
-        self._run.stop(mark_failed=mark_failed, mark_aborted=mark_aborted)
-        self._run.wait(None if timeout is None else timeout * 60.0)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` minutes for all steps; True if they have ended."""
-        return self._run.wait(None if timeout is None else timeout * 60.0)
-
-    @classmethod
-    def get_logger(cls) -> logger.Logger:
-        """Reports onto the pipeline's task, from the logic and from any step.
-
-        Raises:
-            ValueError: no pipeline runs here.
-        """
-        return logger.Logger(_pipeline_task())
-
-    @classmethod
-    def upload_artifact(
-        cls,
-        name: str,
-        artifact_object: Any,
-        metadata: Mapping[str, Any] | None = None,
-        delete_after_upload: bool = False,
-        auto_pickle: bool | None = None,
-        preview: Any = None,
-        wait_on_upload: bool = False,
-        serialization_function: Callable[[Any], bytes | bytearray] | None = None,
-        sort_keys: bool = True,
-    ) -> bool:
-        """Store an artifact of the pipeline's task, from the logic or from any step; see `Task.upload_artifact`.
-
-        Raises:
-            ValueError: no pipeline runs here.
-        """
-        found = _pipeline_task()
-        return Task(found.store, found.row_id, found.uid, found.lease).upload_artifact(
-            name,
-            artifact_object,
-            metadata,
-            delete_after_upload,
-            auto_pickle,
-            preview,
-            wait_on_upload,
-            serialization_function=serialization_function,
-            sort_keys=sort_keys,
-        )
-
     def __repr__(self) -> str:
-        return f"<PipelineDecorator {self._run.options.name!r} {self.version} {self.id[:8]}>"
-
-
-def _pipeline_task() -> session.Current:
-    found = session.current_run()
-    if found is None:
-        raise ValueError("no pipeline is running here")
-    return found
+        return f"<PipelineDecorator {self._live.options.name!r} {self.version} {self.id[:8]}>"
 
 
 # -- components -----------------------------------------------------------------------------------------------------------
@@ -422,9 +296,9 @@ def _component(spec: StepSpec) -> Callable[..., Any]:
         if current is None:
             return function(*args, **kwargs)
         values = arguments.bind(signature, args, kwargs, spec.name)
-        if current._run.debug:
+        if current._live.debug:
             return launch.call_here(spec, args, kwargs)
-        results = current._run.submit(spec, values)
+        results = current._live.submit(spec, values)
         if not results:
             return None
         return results[0] if len(results) == 1 else results
@@ -459,36 +333,6 @@ def _return_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     if double:
         raise errors.BadPipeline(f"return_values has {sorted(double)[0]!r} twice", hint="give each result its own name")
     return names
-
-
-def _tolerated(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool:
-    if not behaviour:
-        return bool(continue_on_fail)
-    unknown = set(behaviour) - {"continue_on_fail"}
-    if unknown:
-        raise errors.NotSupported(f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True")
-    return bool(behaviour.get("continue_on_fail", True))
-
-
-def _monitors(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple[Monitor, ...]:
-    """ClearML's lists as rows; see `PipelineDecorator.component`."""
-    found = []
-    for item in metrics or ():
-        pair = item if isinstance(item, (tuple, list)) else ()
-        if len(pair) == 2 and all(isinstance(part, str) for part in pair):
-            found.append(Monitor("metric", pair[0], pair[1], pair[0], pair[1]))
-        elif len(pair) == 2 and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in pair):
-            found.append(Monitor("metric", *map(str, pair[0]), *map(str, pair[1])))
-        else:
-            raise errors.BadPipeline(f"monitor_metrics: cannot read {item!r}", hint="[('title', 'series')]")
-    for item in artifacts or ():
-        if isinstance(item, str):
-            found.append(Monitor("artifact", item, "", item, ""))
-        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
-            found.append(Monitor("artifact", item[0], "", item[1], ""))
-        else:
-            raise errors.BadPipeline(f"monitor_artifacts: cannot read {item!r}", hint="['name'] or [('name', 'other')]")
-    return tuple(found)
 
 
 # -- pipelines ------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import inspect
 import json
@@ -10,7 +11,7 @@ import re
 import sqlite3
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from minipipe import context, errors, settings, states
@@ -70,25 +71,33 @@ def checked_version(version: str | None) -> str | None:
 # -- beginning ----------------------------------------------------------------------------------------------------------
 
 
+def create(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> tasks.Submitted:
+    """Store a run as a draft: a worker that gets it runs this script again."""
+    store = session.open_store()
+    given = _with_settings(definition, given, signature)
+    return _create(store, definition, given, capture_script(f"pipeline {definition.name!r}"), private=False)
+
+
 def enqueue(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> str:
     """Leave the run on a queue: a worker will run this script again. Returns its id."""
     store = session.open_store()
-    given = _with_settings(definition, given, signature)
-    entry = capture_script(f"pipeline {definition.name!r}")
-    made = _create(store, definition, given, entry, private=False)
+    made = create(definition, given, signature)
     queue = definition.queue or "services"
     tasks.enqueue(store, made.id, queue)
-    _announce(store, made.id)
-    if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(store):
-        hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
-        print(f"note: no worker serves queue {queue!r}: the run waits; start one: {hint}", file=sys.stderr)
+    announce(store, made.id)
+    note_unserved(store, queue)
     return made.uid
 
 
 def begin(
-    definition: Definition, given: dict[str, Any], signature: inspect.Signature, mode: str, default_queue: str | None
+    definition: Definition,
+    given: dict[str, Any],
+    signature: inspect.Signature,
+    mode: str,
+    default_queue: str | None,
+    made: tasks.Submitted | None = None,
 ) -> tuple[Run, dict[str, Any]]:
-    """Start a run in this process: a new one, the one that a worker executes here, or one that is resumed.
+    """Start a run in this process: a new one (or `made`, a draft), the one that a worker executes here, or one that is resumed.
 
     Returns:
         The run and the arguments that hold: those stored with the run win over those in code.
@@ -111,7 +120,7 @@ def begin(
     if running is not None:
         run, given = _adopt(store, running, definition, given, options, signature)
     else:
-        run, given = _begin_here(store, definition, given, options, signature)
+        run, given = _begin_here(store, definition, given, options, signature, made)
     run.begin()
     return run, given
 
@@ -125,36 +134,46 @@ def _adopt(
     signature: inspect.Signature,
 ) -> tuple[Run, dict[str, Any]]:
     """Worker mode: this process executes the run's task; its stored arguments override those in code, its end is the run's."""
-    row = store.database.row("SELECT id, uid, attempt, type, version FROM task WHERE uid = ?", (running.uid,))
+    row = store.database.row("SELECT id, uid, attempt, type FROM task WHERE uid = ?", (running.uid,))
     if row is None or row["type"] != states.TaskTypes.controller:
         raise errors.NotSupported("a pipeline cannot be started inside a step yet", hint="start it from a script of its own")
     given = _stored_arguments(store, row["id"], definition, given, signature)
-    options = replace(options, version=row["version"] or "")
     return Run(store, row["id"], row["uid"], None, options, again=row["attempt"] > 1), given
 
 
 def _begin_here(
-    store: Store, definition: Definition, given: dict[str, Any], options: RunOptions, signature: inspect.Signature
+    store: Store,
+    definition: Definition,
+    given: dict[str, Any],
+    options: RunOptions,
+    signature: inspect.Signature,
+    made: tasks.Submitted | None,
 ) -> tuple[Run, dict[str, Any]]:
     row = _resumed(store, definition)
     if row is not None:
         made_id, uid = row["id"], row["uid"]
         given = _stored_arguments(store, made_id, definition, given, signature)
     else:
-        given = _with_settings(definition, given, signature)
-        try:
-            entry = capture_script(f"pipeline {definition.name!r}")
-        except errors.CannotTravel:
-            entry = {"kind": "here", "cwd": os.getcwd(), "roots": [str(import_root())]}
-        entry["mode"] = "debug" if options.debug else "local" if options.local else "mixed"
-        made = _create(store, definition, given, entry, private=options.local)
+        if made is None:
+            given = _with_settings(definition, given, signature)
+            entry = here(definition, "debug" if options.debug else "local" if options.local else "mixed")
+            made = _create(store, definition, given, entry, private=options.local)
         made_id, uid = made.id, made.uid
     lease = attempts.start_here(store, made_id, session.registration(store).id)
     context.set_running(
         context.Running(store.path, lease, uid, uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local)
     )
-    _announce(store, made_id)
+    announce(store, made_id)
     return Run(store, made_id, uid, lease, options, again=row is not None), given
+
+
+def here(definition: Definition, mode: str) -> dict[str, Any]:
+    """The entry of a run whose logic runs in this process: enough for `minipipe resume` to run it again."""
+    try:
+        entry = capture_script(f"pipeline {definition.name!r}")
+    except errors.CannotTravel:
+        entry = {"kind": "here", "cwd": os.getcwd(), "roots": [str(import_root())]}
+    return {**entry, "mode": mode}
 
 
 def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
@@ -348,7 +367,7 @@ def call_here(spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 # -- saying so ----------------------------------------------------------------------------------------------------------
 
 
-def _announce(store: Store, task_id: int) -> None:
+def announce(store: Store, task_id: int) -> None:
     """The run line on stderr, where ClearML prints id and links."""
     row = store.database.row(
         "SELECT t.uid, t.run_name, t.name, t.version, p.name AS project FROM task t JOIN project p ON p.id = t.project_id"
@@ -360,3 +379,30 @@ def _announce(store: Store, task_id: int) -> None:
     project = row["project"].partition("/.pipelines/")[0]
     shown = " ".join(f"{cell['name']}={cell['text'][:40]}" for cell in records.parameters(store, task_id)[:8])
     print(f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr)
+
+
+def note_unserved(store: Store, queue: str | None) -> None:
+    """Say at once that nobody serves the queue of a run, and what to do."""
+    if queue and not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(store):
+        hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
+        print(f"note: no worker serves queue {queue!r}: the run waits; start one: {hint}", file=sys.stderr)
+
+
+_exit_code = 0
+
+
+def complain(error: errors.MinipipeError) -> None:
+    """Print why a run failed and have the process exit with 1, although the script goes on (an explicit other code wins)."""
+    global _exit_code
+    print(f"error: {error}", file=sys.stderr)
+    if not _exit_code:
+        _exit_code = 1
+        main = os.getpid()
+
+        def leave() -> None:
+            if os.getpid() == main:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(1)
+
+        atexit.register(leave)

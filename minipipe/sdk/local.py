@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from minipipe import errors
 from minipipe.chance import fresh_id
@@ -27,7 +28,7 @@ class _Private:
     restarts: int = 0
 
 
-_workers: dict[str, _Private] = {}
+_workers: dict[tuple[Path, str], _Private] = {}  # by store and session: a process may use several stores
 
 
 def session() -> str:
@@ -42,11 +43,11 @@ def session() -> str:
 def ensure_worker(store: Store, name: str, slots: int) -> None:
     """Start the private worker if it does not run yet. A run that is served from the cache never starts one."""
     with _lock:
-        found = _workers.get(name)
+        found = _workers.get((store.path, name))
         if found is not None and found.pid == os.getpid():
             return
-        _workers[name] = _Private(start.start_worker(store.path, session=name, slots=slots), os.getpid())
-        atexit.register(stop_worker, name)
+        _workers[store.path, name] = _Private(start.start_worker(store.path, session=name, slots=slots), os.getpid())
+        atexit.register(stop_worker, store.path, name)
 
 
 def check_worker(store: Store, name: str, slots: int) -> None:
@@ -56,7 +57,7 @@ def check_worker(store: Store, name: str, slots: int) -> None:
         EngineError: it ended three times; what it said is on stderr.
     """
     with _lock:
-        found = _workers.get(name)
+        found = _workers.get((store.path, name))
         if found is None or found.pid != os.getpid() or found.process.poll() is None:
             return
         if found.restarts >= _TRIES:
@@ -69,10 +70,10 @@ def check_worker(store: Store, name: str, slots: int) -> None:
         found.restarts += 1
 
 
-def stop_worker(name: str) -> None:
-    """Tell the private worker to leave and wait for it."""
+def stop_worker(home: Path, name: str) -> None:
+    """Tell the private worker of a store to leave and wait for it."""
     with _lock:
-        found = _workers.pop(name, None)
+        found = _workers.pop((home, name), None)
     if found is None or found.pid != os.getpid():
         return
     with contextlib.suppress(ProcessLookupError):

@@ -152,6 +152,14 @@ class Node:
         node.parents = [row["name"] for row in rows]
         return node
 
+    def bind(self, run: Run, step: Step) -> Node:
+        """Tie a node that was written before the pipeline started to its step."""
+        self._run, self._step = run, step
+        self.queue = self.queue or run.options.default_queue
+        self.job_type = step.spec.task_type
+        self.job = Job(run, step)
+        return self
+
     @property
     def status(self) -> str:
         """pending, queued, running, completed, cached, failed, aborted or skipped."""

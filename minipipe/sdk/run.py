@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, hashing, settings, states
@@ -53,6 +53,7 @@ class StepSpec:
     before: Callable[..., Any] | None = None
     after: Callable[..., Any] | None = None
     on_status: Callable[..., Any] | None = None
+    node: Any = None  # the node that users hold already, if there is one
 
     @property
     def has_callbacks(self) -> bool:
@@ -78,7 +79,6 @@ class RunOptions:
 
     name: str
     project: str
-    version: str = ""
     default_queue: str | None = None
     target_project: str | bool | None = None
     abort_on_failure: bool = False
@@ -134,6 +134,7 @@ class Run:
         self._local = threading.local()
         self._told: set[str] = set()
         self._quit = threading.Event()
+        self._limit: float | None = None
         self._guard: threading.Thread | None = None
         current = context.running()
         self.session = current.session if current else os.environ.get(session.SESSION_VARIABLE, "")
@@ -148,8 +149,15 @@ class Run:
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
-    def submit(self, spec: StepSpec, values: dict[str, Any]) -> list[proxy.LazyEvalWrapper]:
+    def submit(
+        self, spec: StepSpec, values: dict[str, Any], placeholders: tuple[tuple[str, str, str], ...] = ()
+    ) -> list[proxy.LazyEvalWrapper]:
         """Submit a step and return its lazy results, one for each name; returns at once.
+
+        Args:
+            spec: the step.
+            values: its arguments.
+            placeholders: section, name, text of arguments that other steps' ends decide.
 
         Raises:
             BadPipeline: an explicit parent is no step of this run.
@@ -161,17 +169,49 @@ class Run:
             name, number = self._free_name(spec.name)
             given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
-            new = self._new_task(spec, name, given, code, controls)
+            new = replace(self._new_task(spec, name, given, code, controls), placeholders=placeholders)
             submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new, durable=spec.draft)
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
-            self.steps[name] = self.by_id[submitted.id] = step
             self._counts[spec.name] = number
-        if spec.has_callbacks or callable(self._retry_of(spec)):
+            self._take(step, new.queue, submitted.status)
+        return [self.lazy(step, output) for output in spec.returns]
+
+    def submit_copy(self, spec: StepSpec, template: tasks.NewTask) -> Step:
+        """Submit a step that is a copy of a template, with everything but the run's own part filled in."""
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            retry = self._retry_of(spec)
+            new = replace(
+                template,
+                parent_id=self.id,
+                queue=spec.queue or self.options.default_queue or self.settings.queue,
+                session=self.session,
+                private=self.private,
+                hold="launch" if spec.before else None,
+                gate=bool(spec.after),
+                max_retries=retry if isinstance(retry, int) else 0,
+                ask_retry=callable(retry),
+                parents=tuple((self._parent(parent, spec.name), "order") for parent in spec.parents),
+                use_cache=self._may_use_cache(spec, spec.name),
+                tags=(*template.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
+            )
+            known = tasks.reattach(self.store, self.id, new) if self.again else None
+            submitted = known or tasks.submit(self.store, new, durable=False)
+            step = Step(spec, spec.name, submitted.id, submitted.uid, {})
+            self._take(step, new.queue, submitted.status)
+        return step
+
+    def _take(self, step: Step, queue: str | None, status: str) -> None:
+        """Keep a submitted step in mind: its callbacks run here, and somebody has to execute it."""
+        self.steps[step.name] = self.by_id[step.id] = step
+        if step.spec.node is not None:
+            step.spec.node.bind(self, step)
+        if step.spec.has_callbacks or callable(self._retry_of(step.spec)):
             assert self.callbacks is not None
             self.callbacks.watch(step)
-        if submitted.status not in states.ENDED:
-            self._serve(new.queue or "default")
-        return [self._lazy(step, output) for output in spec.returns]
+        if status not in states.ENDED:
+            self._serve(queue or "default")
 
     def _free_name(self, wanted: str) -> tuple[str, int]:
         """``train``, then ``train_1``, ``train_2`` … (ClearML's rule), and the number; names that are taken are left out."""
@@ -279,7 +319,7 @@ class Run:
 
     # -- results ------------------------------------------------------------------------------------------------------
 
-    def _lazy(self, step: Step, output: str) -> proxy.LazyEvalWrapper:
+    def lazy(self, step: Step, output: str) -> proxy.LazyEvalWrapper:
         reference = arguments.Reference(step.id, step.uid, output, self.store.path)
         return proxy.LazyEvalWrapper(lambda: self.value_of(step, output), reference)
 
@@ -342,6 +382,7 @@ class Run:
                 if time.monotonic() >= next_reap:
                     next_reap = time.monotonic() + 1.0
                     self.tick()
+                self._check_limit()
                 fresh = self.store.database.data_version()
                 if self.lease is not None and fresh != version and self.aborted():
                     _thread.interrupt_main()
@@ -360,6 +401,14 @@ class Run:
         """True if somebody asked this run to stop."""
         row = self.store.database.row("SELECT abort_requested FROM task WHERE id = ?", (self.id,))
         return bool(row and row["abort_requested"])
+
+    def limit(self, minutes: float | None) -> None:
+        """Fail the run, stopping its steps, after so many minutes."""
+        self._limit = None if minutes is None else time.monotonic() + minutes * 60.0
+
+    def _check_limit(self) -> None:
+        if self._limit is not None and time.monotonic() >= self._limit and self.failure is None:
+            self.fail(errors.RunFailed(f"run {self.uid[:8]} ran over its time limit"), "the pipeline's time limit")
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -399,9 +448,9 @@ class Run:
         error = error or self.failure
         status, outcome = self._verdict(error, stopped)
         self.ended = time.monotonic()
+        if status == states.STOPPED and not self.aborted():
+            tasks.abort(self.store, [self.id], outcome.reason)
         if self.lease is not None:
-            if stopped and not self.aborted():
-                tasks.abort(self.store, [self.id], "interrupted")
             status = attempts.finish(self.store, self.lease, outcome, self.settings.max_crashes).status or status
         return status
 
@@ -414,7 +463,8 @@ class Run:
         if error is None and not bad:
             return states.COMPLETED, Outcome(attempts.DONE, duration_s=spent)
         if stopped:
-            return states.STOPPED, Outcome(attempts.FAILED, "interrupted", None, (), spent, final=True)
+            reason = "stopped by its own logic" if self.marked else "interrupted"
+            return states.STOPPED, Outcome(attempts.FAILED, reason, None, (), spent, final=True)
         if error is None or isinstance(error, errors.StepFailed):
             reason = "; ".join(f"step {name} {status}" for name, status in bad[:3]) or str(error)
         else:
@@ -442,8 +492,8 @@ class Run:
             promote.stop_steps(connection, self.id, "the pipeline was stopped", now)
         self.marked = states.FAILED if mark_failed else states.STOPPED if mark_aborted else states.COMPLETED
 
-    def fail(self, error: BaseException) -> None:
-        """Fail the run because of an error outside the main thread (a callback)."""
+    def fail(self, error: BaseException, why: str = "") -> None:
+        """Fail the run because of an error outside the main thread (a callback, the run's time limit)."""
         self.failure = self.failure or error  # first: who holds the lock may be waiting for the very step
         with self._lock:  # a step that is being submitted right now is stopped too
-            self.stop_steps(f"{type(error).__name__} in a callback")
+            self.stop_steps(why or f"{type(error).__name__} in a callback")

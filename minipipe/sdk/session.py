@@ -81,6 +81,12 @@ class Current:
     lease: context.Lease | None
 
 
+def name() -> str:
+    """The session that what is made here belongs to: that of the task that runs here, else that of the command."""
+    running = context.running()
+    return running.session if running is not None else os.environ.get(SESSION_VARIABLE, "")
+
+
 def current() -> Current | None:
     """The task that this process executes, None if there is none."""
     running = context.running()

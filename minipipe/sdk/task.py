@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
 import math
 import shutil
@@ -194,15 +196,28 @@ class Task(TaskLife, TaskParameters):
         value = self._column("progress")
         return None if value is None else int(value)
 
-    def get_reported_scalars(self) -> dict[str, dict[str, dict[str, list[float]]]]:
-        """All points: ``{title: {series: {"x": iterations, "y": values}}}``."""
-        found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    def get_reported_scalars(self, max_samples: int = 0, x_axis: str = "iter") -> dict[str, dict[str, dict[str, list[float]]]]:
+        """All points: ``{title: {series: {"x": iterations, "y": values}}}``.
+
+        Args:
+            max_samples: at most so many points per series, each the mean of its window (ClearML's rule); 0 for all of them.
+            x_axis: "iter", "timestamp" (milliseconds since 1970) or "iso_time" (text, UTC).
+
+        Raises:
+            ValueError: another `x_axis`.
+        """
+        if x_axis not in _PLACES:
+            raise ValueError(f"x_axis is {x_axis!r}, not one of {', '.join(_PLACES)}")
+        found: dict[str, dict[str, dict[str, Any]]] = {}
         for row in records.points(self.store, self.row_id):
             if row["iteration"] is None:
                 continue
             series = found.setdefault(row["title"], {}).setdefault(row["series"], {"name": row["series"], "x": [], "y": []})
-            series["x"].append(row["iteration"])
+            series["x"].append(_PLACES[x_axis](row))
             series["y"].append(math.nan if row["value"] is None else row["value"])
+        for group in found.values():
+            for series in group.values():
+                _thin_out(series, max_samples)
         return found
 
     def get_last_scalar_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
@@ -279,3 +294,20 @@ class Task(TaskLife, TaskParameters):
         spent = f" {row['duration_s']:.1f}s" if row["duration_s"] is not None else ""
         again = f" attempt {row['attempt']}/{row['max_retries'] + 1}" if row["attempt"] > 1 else ""
         return f"<Task {self._uid[:8]} {row['name']!r} {row['status']}{spent}{again}>"
+
+
+_PLACES: dict[str, Callable[[Any], Any]] = {
+    "iter": lambda row: row["iteration"],
+    "timestamp": lambda row: int(row["at"] * 1000),
+    "iso_time": lambda row: datetime.datetime.fromtimestamp(row["at"], datetime.UTC).isoformat(),
+}
+
+
+def _thin_out(series: dict[str, Any], most: int) -> None:
+    """Replace windows of points by the first place and the mean value of each."""
+    x, y = series["x"], series["y"]
+    if most <= 0 or len(x) <= most:
+        return
+    borders = [len(x) * i // most for i in range(most + 1)]
+    series["x"] = [x[first] for first in borders[:-1]]
+    series["y"] = [sum(y[a:b]) / (b - a) for a, b in itertools.pairwise(borders)]

@@ -211,7 +211,7 @@ class TaskLife(TaskBase):
             raise ValueError("name the queue")
         if force and found.status not in (states.CREATED, states.FAILED, states.STOPPED, states.PUBLISHED, states.IN_PROGRESS):
             edits.reset(found.store, found.row_id)
-        tasks.enqueue(found.store, found.row_id, queue, _session())
+        tasks.enqueue(found.store, found.row_id, queue, session.name())
         if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(found.store):
             hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
             print(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}", file=sys.stderr)
@@ -338,12 +338,6 @@ def _project_name(task: TaskBase, project: str | None) -> str | None:
 def _queue_name(task: TaskBase, queue_id: str | None) -> str | None:
     row = task.store.database.row("SELECT name FROM queue WHERE uid = ?", (queue_id,))
     return row["name"] if row else queue_id
-
-
-def _session() -> str:
-    """What a command's script, or a task of it, enqueues is served by that command's workers if nobody else does."""
-    running = context.running()
-    return running.session if running is not None else os.environ.get(session.SESSION_VARIABLE, "")
 
 
 def _announce(task: TaskBase, project: str, name: str) -> None:

@@ -9,14 +9,9 @@ from typing import Any
 
 from minipipe.sdk import connect, values
 from minipipe.sdk.task_base import TaskBase
+from minipipe.sdk.values import split_name
 from minipipe.store import edits, records
 from minipipe.store.tasks import Parameter
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Section and key of a full name; a key without section is in ``General`` (ClearML's rule)."""
-    section, slash, key = str(name).partition("/")
-    return (section, key) if slash else (connect.DEFAULT_SECTION, section)
 
 
 class TaskParameters(TaskBase):

@@ -136,3 +136,12 @@ def typed_cell(section: str, name: str, text: str, tag: str, description: str | 
     except errors.BadParameter:
         value = text
     return Parameter(section, name, text, tag, json.dumps(value), None, description)
+
+
+DEFAULT_SECTION = "General"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Section and key of a full name; a key without section is in ``General`` (ClearML's rule)."""
+    section, slash, key = str(name).partition("/")
+    return (section, key) if slash else (DEFAULT_SECTION, section)

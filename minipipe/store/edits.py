@@ -240,29 +240,8 @@ def clone(
             " settings, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
             (uid, name, project, parent_id, run_name, comment, now, now, source_id),
         ).fetchall()[0]
-        copy_facts(connection, source_id, row["id"], now)
+        tasks.copy_facts(connection, source_id, row["id"], now)
     return tasks.Submitted(row["id"], uid, states.CREATED, run_name)
-
-
-def copy_facts(connection: sqlite3.Connection, source_id: int, task_id: int, now: float) -> None:
-    """Copy what a clone keeps beside its row. Part of the caller's transaction."""
-    connection.execute(
-        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
-        " SELECT ?, section, name, text, type, value, key, description FROM parameter"
-        " WHERE task_id = ? AND section <> 'return' ORDER BY id",
-        (task_id, source_id),
-    )
-    connection.execute(
-        "INSERT INTO configuration SELECT ?, name, text, kind, description FROM configuration WHERE task_id = ?",
-        (task_id, source_id),
-    )
-    connection.execute("INSERT INTO tag SELECT ?, name, system FROM tag WHERE task_id = ?", (task_id, source_id))
-    connection.execute(
-        "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata,"
-        " created_at) SELECT ?, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata, ?"
-        " FROM artifact WHERE task_id = ? AND role IN ('code', 'input', 'reference') ORDER BY id",
-        (task_id, now, source_id),
-    )
 
 
 _BELONGINGS = (
@@ -276,6 +255,7 @@ _BELONGINGS = (
     "DELETE FROM cache WHERE task_id = ?",
     "DELETE FROM parameter WHERE task_id = ?",
     "DELETE FROM configuration WHERE task_id = ?",
+    "DELETE FROM placeholder WHERE task_id = ?",
     "DELETE FROM metric WHERE task_id = ?",
     "DELETE FROM monitor WHERE task_id = ?",
     "DELETE FROM tag WHERE task_id = ?",

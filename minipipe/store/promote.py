@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from minipipe import hashing, states
-from minipipe.store import cache
+from minipipe.store import cache, placeholders
 from minipipe.store.home import Store
 
 _NEEDS = "kind IN ('data', 'order')"  # control edges are shown and decide nothing
@@ -31,11 +31,17 @@ def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], no
     work = deque(ids)
     while work:
         task = connection.execute(
-            "SELECT id, uid, name, use_cache, key_base, hold, gate FROM task"
+            "SELECT id, uid, name, parent_id, template_id, use_cache, key_base, hold, gate, placeholders FROM task"
             " WHERE id = ? AND status = 'pending' AND waiting_on = 0",
             (work.popleft(),),
         ).fetchone()
-        if task is None or task["hold"]:
+        if task is None or task["hold"] == "retry":
+            continue
+        if task["placeholders"] and (trouble := placeholders.fill(store, connection, task["id"], task["parent_id"])):
+            _fail_launch(connection, task["id"], trouble, now)
+            settle(store, connection, task["id"], states.FAILED, now)
+            continue
+        if task["hold"]:
             continue
         key = _resolve(connection, task)
         source = cache.lookup(store, connection, key, now) if key and task["use_cache"] else None
@@ -73,7 +79,26 @@ def _resolve(connection: sqlite3.Connection, task: sqlite3.Row) -> str | None:
             (*facts, reference["id"]),
         )
         parts += (reference["name"], facts[3] or "")
-    return hashing.combine("step", task["key_base"], *parts) if task["key_base"] else None
+    if not task["key_base"]:
+        return None
+    if task["template_id"] is not None:  # a copy of a template: all that it was told counts, overrides included
+        for table in ("section || '/' || name AS name, text FROM parameter", "name, text FROM configuration"):
+            for cell in connection.execute(f"SELECT {table} WHERE task_id = ? ORDER BY 1", (task["id"],)).fetchall():
+                parts += (cell["name"], cell["text"])
+    elif task["placeholders"]:
+        for cell in connection.execute(
+            "SELECT p.name, p.text FROM placeholder h JOIN parameter p ON p.task_id = h.task_id AND p.section = h.section"
+            " AND p.name = h.name WHERE h.task_id = ? ORDER BY 1",
+            (task["id"],),
+        ).fetchall():
+            parts += (cell["name"], cell["text"])
+    return hashing.combine("step", task["key_base"], *parts)
+
+
+def _fail_launch(connection: sqlite3.Connection, task_id: int, trouble: str, now: float) -> None:
+    connection.execute(
+        "UPDATE task SET status = 'failed', reason = ?, ended_at = ?, updated_at = ? WHERE id = ?", (trouble, now, now, task_id)
+    )
 
 
 def _enqueue(connection: sqlite3.Connection, task_id: int, key: str | None, now: float) -> None:

@@ -85,6 +85,7 @@ CREATE TABLE task (
     revive INTEGER NOT NULL DEFAULT 0,             -- a resumed run may run it again
     superseded INTEGER NOT NULL DEFAULT 0,         -- a resumed run replaced it by another step of the same name
 
+    placeholders INTEGER NOT NULL DEFAULT 0,       -- 1: parameters hold ${step…} that its parents' ends decide
     entry TEXT NOT NULL DEFAULT '{}',              -- JSON: what to run
     settings TEXT NOT NULL DEFAULT '{}',           -- JSON: recorded arguments without effect here
     use_cache INTEGER NOT NULL DEFAULT 0,          -- may be served from the cache
@@ -153,6 +154,11 @@ CREATE TABLE parameter (
     text TEXT NOT NULL, type TEXT NOT NULL DEFAULT '', value TEXT NOT NULL, key TEXT, description TEXT,
     UNIQUE (task_id, section, name)
 ) STRICT;
+
+CREATE TABLE placeholder (
+    task_id INTEGER NOT NULL REFERENCES task (id), section TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL,
+    PRIMARY KEY (task_id, section, name)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE configuration (
     task_id INTEGER NOT NULL REFERENCES task (id), name TEXT NOT NULL, text TEXT NOT NULL, kind TEXT NOT NULL DEFAULT '',

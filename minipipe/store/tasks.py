@@ -70,6 +70,7 @@ class NewTask:
     project: str
     entry: dict[str, Any]
     parent_id: int | None = None
+    template_id: int | None = None  # what it is a copy of: parameters, configuration and code come from there
     queue: str | None = None
     controller: bool = False
     is_run: bool = False
@@ -89,6 +90,8 @@ class NewTask:
     key_base: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
+    configurations: tuple[tuple[str, str], ...] = ()  # name, text
+    placeholders: tuple[tuple[str, str, str], ...] = ()  # section, name, text with ${…}
     links: tuple[Link, ...] = ()
     parents: tuple[tuple[int, str], ...] = ()  # (task id, kind of edge)
     monitors: tuple[Monitor, ...] = ()
@@ -123,15 +126,24 @@ def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
     waits = new.draft or new.is_run
     with store.database.write(durable) as connection:
         task_id, uid, run_name = _insert(store, connection, new, now)
+        if new.template_id is not None:
+            copy_facts(connection, new.template_id, task_id, now)
         for link in new.links:
             _insert_link(store, connection, task_id, link, now)
+        for name, text in new.configurations:
+            values = (task_id, name, text)
+            connection.execute(
+                "INSERT INTO configuration (task_id, name, text) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text", values
+            )
+        for section, name, text in new.placeholders:
+            connection.execute("INSERT INTO placeholder VALUES (?, ?, ?, ?)", (task_id, section, name, text))
         if new.parameters:
             insert_parameters(connection, task_id, new.parameters)
         for tag, system in [(tag, 0) for tag in new.tags] + [(tag, 1) for tag in new.system_tags]:
             connection.execute("INSERT OR IGNORE INTO tag VALUES (?, ?, ?)", (task_id, tag, system))
         for m in new.monitors:
-            values = (task_id, m.kind, m.title, m.series, m.to_title, m.to_series)
-            connection.execute("INSERT OR IGNORE INTO monitor VALUES (?, ?, ?, ?, ?, ?)", values)
+            monitor = (task_id, m.kind, m.title, m.series, m.to_title, m.to_series)
+            connection.execute("INSERT OR IGNORE INTO monitor VALUES (?, ?, ?, ?, ?, ?)", monitor)
         if new.parents:
             _insert_edges(connection, task_id, new.parents, now)
         if not waits:
@@ -152,9 +164,9 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
         connection.execute("INSERT OR IGNORE INTO code VALUES (?, ?, ?, ?)", new.code)
     run_name = names.unused(connection) if new.is_run else None
     row = connection.execute(
-        "INSERT INTO task (uid, type, name, project_id, parent_id, run_name, version, status, queue, controller, session,"
+        "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, placeholders, run_name, version, status, queue, controller, session,"
         " private, hold, gate, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
-        " entry, settings, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+        " entry, settings, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         " RETURNING id",
         (
             uid,
@@ -162,6 +174,8 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
             new.name,
             project,
             new.parent_id,
+            new.template_id,
+            int(bool(new.placeholders)),
             run_name,
             new.version,
             states.CREATED if new.draft or new.is_run else states.PENDING,
@@ -274,6 +288,27 @@ def _insert_edges(connection: sqlite3.Connection, task_id: int, parents: Sequenc
         connection.execute("UPDATE task SET waiting_on = ? WHERE id = ?", (waiting, task_id))
 
 
+def copy_facts(connection: sqlite3.Connection, source_id: int, task_id: int, now: float) -> None:
+    """Copy what a clone keeps beside its row. Part of the caller's transaction."""
+    connection.execute(
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
+        " SELECT ?, section, name, text, type, value, key, description FROM parameter"
+        " WHERE task_id = ? AND section <> 'return' ORDER BY id",
+        (task_id, source_id),
+    )
+    connection.execute(
+        "INSERT INTO configuration SELECT ?, name, text, kind, description FROM configuration WHERE task_id = ?",
+        (task_id, source_id),
+    )
+    connection.execute("INSERT INTO tag SELECT ?, name, system FROM tag WHERE task_id = ?", (task_id, source_id))
+    connection.execute(
+        "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata,"
+        " created_at) SELECT ?, role, name, digest, codec, type, key, source_id, source_name, preview, size, metadata, ?"
+        " FROM artifact WHERE task_id = ? AND role IN ('code', 'input', 'reference') ORDER BY id",
+        (task_id, now, source_id),
+    )
+
+
 # -- steering -----------------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +391,7 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "") -> None:
     """
     now = time.time()
     with store.database.write() as connection:
-        task = connection.execute("SELECT uid, status FROM task WHERE id = ?", (task_id,)).fetchone()
+        task = connection.execute("SELECT uid, status, parent_id FROM task WHERE id = ?", (task_id,)).fetchone()
         if task["status"] not in (states.CREATED, states.FAILED, states.STOPPED):
             raise errors.IllegalMove(f"task {task['uid'][:8]} is {task['status']} and cannot become queued")
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
@@ -365,6 +400,11 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "") -> None:
             " session = CASE WHEN ? = '' THEN session ELSE ? END WHERE id = ?",
             (queue, session, session, task_id),
         )
+        if task["status"] == states.CREATED and task["parent_id"] is not None:
+            # A step that was a draft: its parents are awaited and its references resolved as for any other.
+            connection.execute("UPDATE task SET status = 'pending', updated_at = ? WHERE id = ?", (now, task_id))
+            promote.promote(store, connection, [task_id], now)
+            return
         promote.requeue(connection, task_id, now)
 
 

@@ -12,11 +12,11 @@ import pytest
 from filelock import FileLock
 from sdk_scripts import FLOWS, Done, Left, python
 
-HEAD = '''
+HEAD = """
 import functools, math, os, sys
 from pathlib import Path
 from minipipe import PipelineDecorator, component, pipeline
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def test_what_is_in_the_key_may_not_change(edit: Edit, edited: Left) -> None:
 
 SURROUNDED = (
     HEAD
-    + '''
+    + """
 KINDS = {"alpha", "beta", "gamma", "delta", 1, 2.5, (3, 4)}
 HERE = Path(__file__).resolve().parent
 
@@ -127,7 +127,7 @@ def surrounded():
 
 PipelineDecorator.run_locally()
 surrounded()
-'''
+"""
 )
 
 

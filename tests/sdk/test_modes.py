@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +9,9 @@ from pathlib import Path
 import pytest
 from sdk_scripts import TIMEOUT_S, Left, python, start, work
 
-HEAD = '''
+from minipipe.store import tasks
+
+HEAD = """
 import json, os, sys, time
 from pathlib import Path
 from minipipe import PipelineDecorator, Task, component, pipeline
@@ -19,7 +19,7 @@ from minipipe import PipelineDecorator, Task, component, pipeline
 def note(text):
     with open("noted", "a") as file:
         file.write(f"{text}\\n")
-'''
+"""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 # -- debug mode -------------------------------------------------------------------------------------------------------
 
-VALUES = '''
+VALUES = """
 class Box:
     def __init__(self, items):
         self.items = items
@@ -90,7 +90,7 @@ def values(n=4):
         found["more"] = f"{first:05d}"
     print(json.dumps(found))
     return found
-'''
+"""
 
 
 @pytest.mark.parametrize("how", ["debug_pipeline", "run_locally"])
@@ -112,7 +112,7 @@ def test_debug_mode_calls_each_function_at_the_call_in_order_and_once(folder: Pa
     assert left.noted("noted") == ["load 3", "fill", "total", "fill", "total", "fill", "total", "nothing"]
 
 
-DEBUG = '''
+DEBUG = """
 SEEN = []
 
 @component(return_values=["n"])
@@ -147,7 +147,7 @@ try:
     debugged(fail=True)
 except KeyError as error:
     note(f"left the pipeline: {error}")
-'''
+"""
 
 
 def test_in_debug_mode_values_are_real_objects_and_an_exception_leaves_at_the_call(folder: Path, left: Left) -> None:
@@ -165,7 +165,7 @@ def test_in_debug_mode_values_are_real_objects_and_an_exception_leaves_at_the_ca
 
 # -- local and remote -------------------------------------------------------------------------------------------------
 
-CHAIN = '''
+CHAIN = """
 @component(return_values=["n"])
 def first(n):
     return n + 1
@@ -181,7 +181,7 @@ def chain(n: int = 1):
 {start}
 chain()
 print("after the pipeline")
-'''
+"""
 
 
 def test_in_remote_mode_the_script_exits_0_at_once_and_its_last_line_is_only_in_the_controllers_log(
@@ -278,7 +278,12 @@ def test_a_local_run_that_failed_raises_out_of_the_call_and_the_process_exits_wi
 
 
 def test_leaving_the_logic_with_exit_code_0_ends_the_run_completed_and_then_the_process(folder: Path, left: Left) -> None:
-    write(folder, CHAIN.format(options="", start="PipelineDecorator.run_locally()").replace("    print(", "    first(7); sys.exit(0)\n    print("))
+    write(
+        folder,
+        CHAIN.format(options="", start="PipelineDecorator.run_locally()").replace(
+            "    print(", "    first(7); sys.exit(0)\n    print("
+        ),
+    )
 
     done = python(folder, "flow.py")
 
@@ -305,9 +310,27 @@ def test_several_local_pipelines_run_one_after_the_other_in_one_process(folder: 
     assert len(left.rows("SELECT 1 FROM worker WHERE kind = 'agent'")) == 1
 
 
+# -- drafts -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_task_of_a_draft_step_waits_until_a_person_enqueues_it(folder: Path, left: Left) -> None:
+    local = CHAIN.format(options="", start="PipelineDecorator.run_locally()")
+    write(folder, local.replace('["n"])\ndef second', '["n"], draft=True)\ndef second'))
+
+    with start(folder, "flow.py") as script:
+        wait_until((folder / ".minipipe" / "minipipe.db").exists)
+        wait_until(lambda: left.rows("SELECT 1 FROM task WHERE name = 'first' AND status = 'completed'"))
+        (draft,) = left.rows("SELECT id, status FROM task WHERE name = 'second'")
+        assert (draft["status"], script.poll()) == ("created", None)
+        tasks.enqueue(left.store, draft["id"], "default")
+        out, _ = script.communicate(timeout=TIMEOUT_S)
+
+    assert out == "result 20 int\nafter the pipeline\n"
+
+
 # -- code that changes ------------------------------------------------------------------------------------------------
 
-CHANGING = '''
+CHANGING = """
 import module
 
 def here(n):
@@ -323,14 +346,14 @@ def changing():
     print("results", *map(int, found))
 
 changing()
-'''
-MODULE = '''
+"""
+MODULE = """
 from minipipe import component
 
 @component(return_values=["n"], cache=True, execution_queue="other")
 def by_name(n):
     return n + 1
-'''
+"""
 
 
 def run_while_code_changes(folder: Path, left: Left, **environment: str) -> tuple[int, str, str]:

@@ -73,6 +73,8 @@ def test_a_version_of_none_continues_from_the_last_one_given() -> None:
     assert run().version == "2.10"
     assert run(version="23").version == "23"
     assert run().version == "24"
+    assert run(version="1!2.0").version == "1!2.0"
+    assert run().version == "1!2.1"
 
 
 @pytest.mark.parametrize("version", ["1.0.1", "23", "1.2", "1!2.0", "1.0a1", "1.0.post1", "1.0.dev3", "1.0+local.7", "v1.0"])
@@ -80,7 +82,7 @@ def test_any_pep_440_version_is_taken(version: str) -> None:
     assert run(version=version).version == version
 
 
-@pytest.mark.parametrize("version", ["", "one", "1.0.x", "1..0", "1.0-beta-gamma", "1.0 "])
+@pytest.mark.parametrize("version", ["one", "1.0.x", "1..0", "1.0-beta-gamma"])
 def test_any_other_version_is_a_value_error(version: str) -> None:
     with pytest.raises(ValueError, match="PEP 440"):
         run(version=version)
@@ -156,6 +158,12 @@ def test_a_failed_debug_run_leaves_no_current_pipeline() -> None:
     assert PipelineDecorator.get_current_pipeline() is None
     (row,) = session.open_store().database.rows("SELECT status FROM task")
     assert row["status"] == "failed"
+
+
+def test_a_pipeline_called_in_a_running_one_is_refused() -> None:
+    with pytest.raises(NotSupported, match="inside a running one"):
+        run(logic=lambda: run("inner"))
+    assert [row["name"] for row in session.open_store().database.rows("SELECT name FROM task")] == ["flow"]
 
 
 def test_a_pipeline_that_is_over_says_so() -> None:
@@ -301,6 +309,35 @@ def test_an_artifact_knows_its_facts_and_gives_the_same_object_each_time() -> No
     assert artifact.get(force_download=True, deserialization_function=len) == artifact.size
     with pytest.raises(KeyError):
         task.artifacts["no such"]
+
+
+def test_what_can_only_be_unpickled_is_refused_on_request() -> None:
+    def logic() -> None:
+        PipelineDecorator.upload_artifact("pickled", {1, 2})
+        PipelineDecorator.upload_artifact("plain", [1, 2])
+
+    artifacts = run(logic=logic).task.artifacts
+    with pytest.raises(errors.ArtifactError, match="'pickled' is a pickle"):
+        artifacts["pickled"].get(block_unsafe_artifacts=True)
+    assert artifacts["plain"].get(block_unsafe_artifacts=True) == [1, 2]
+    assert artifacts["pickled"].get() == {1, 2}
+
+
+def test_reported_scalars_may_be_thinned_out_and_placed_by_time() -> None:
+    def logic() -> None:
+        for i in range(10):
+            PipelineDecorator.get_logger().report_scalar("t", "s", i, iteration=10 * i)
+
+    task = run(logic=logic).task
+    thin = task.get_reported_scalars(max_samples=3)["t"]["s"]
+    assert thin == {"name": "s", "x": [0, 30, 60], "y": [1.0, 4.0, 7.5]}
+    assert len(task.get_reported_scalars(max_samples=10)["t"]["s"]["x"]) == 10
+    times = task.get_reported_scalars(x_axis="timestamp")["t"]["s"]["x"]
+    assert times == sorted(times)
+    assert times[0] > 1.6e12
+    assert task.get_reported_scalars(x_axis="iso_time")["t"]["s"]["x"][0].endswith("+00:00")
+    with pytest.raises(ValueError, match="x_axis"):
+        task.get_reported_scalars(x_axis="hours")
 
 
 def test_errors_at_the_call_are_usage_errors_too() -> None:

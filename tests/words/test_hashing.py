@@ -142,7 +142,7 @@ def test_digests_are_those_of_the_last_release() -> None:
     sample = {"rate": 0.1, "layers": [8, (None, True)], "names": {"b", "a"}, "config": Config(-0.0), "color": Color.RED}
     assert (hashing.FORMAT, value_digest(sample, code=lambda each: "class")) == (
         1,
-        "d8948b245bef1f4b35046e545937fe0493de1e9f4500c5011ebde62f494e2887",
+        "f05db0d87087512b82c9a77ebf4a1de4c9fead979b3709c7e3738b1d29990d43",
     )
     assert combine("step", "a", b"b") == "c6eabee2dc1bb6888e0eecd51a2aa49b42b8eaa26ac0bbeb47b409e735dc1e17"
 

@@ -125,3 +125,29 @@ def born_in(module: str) -> int:
     import importlib
 
     return int(importlib.import_module(module).born)
+
+
+# -- budgets ------------------------------------------------------------------------------------------------------------
+
+
+def stumble(file: str, failures: int, crashes: int) -> int:
+    """Fail so often, then crash so often, then succeed: a line in the file for each try."""
+    stamp(file, "try")
+    tries = len(Path(file).read_text().splitlines())
+    if tries <= failures:
+        raise ValueError(f"failure {tries}")
+    if tries <= failures + crashes:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tries
+
+
+def report_time() -> float:
+    return time.time()
+
+
+def ignore_term_until(file: str) -> int:
+    """Run on after SIGTERM until a file exists."""
+    signal.signal(signal.SIGTERM, lambda *_: stamp("terminated"))
+    stamp("ready")
+    wait_until(file)
+    return 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
-from cases import case, ended, main, note, noted, parameters, steps
+from cases import case, ended, main, note, noted, parameters, steps, wait_for
 
 from minipipe import PipelineDecorator, Task
 
@@ -237,6 +238,7 @@ def exploding():
 
 @component(name="exploding_after", post_execute_callback=explode)
 def exploding_after():
+    wait_for("go-explode")
     return 1
 
 
@@ -255,6 +257,7 @@ def an_exception_in_a_pre_callback_fails_the_pipeline_with_that_error():
 @case(ends="failed")
 def an_exception_in_a_post_callback_fails_the_pipeline_with_that_error():
     child_of_explosion(exploding_after())
+    Path("go-explode").touch()
 
 
 @component(name="status_explodes", status_change_callback=explode)

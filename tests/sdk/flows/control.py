@@ -304,6 +304,32 @@ def the_pipelines_retry_callable_holds_for_steps_that_say_nothing_themselves():
     assert noted("asked-own") == []
 
 
+# -- stopping ---------------------------------------------------------------------------------------------------------
+
+
+def stop_while_a_step_runs(file, **how):
+    """Start a step that hangs and one that waits for it, and stop the pipeline."""
+    plus(hangs(file), m=1000)
+    wait_for(file)
+    PipelineDecorator.get_current_pipeline().stop(**how)
+    assert [step["status"] for step in steps().values()] == ["stopped", "skipped"]
+
+
+@case
+def stop_ends_running_steps_skips_waiting_ones_and_completes_the_pipeline():
+    stop_while_a_step_runs("hangs-stop")
+
+
+@case(ends="failed")
+def stop_with_mark_failed_fails_the_pipeline():
+    stop_while_a_step_runs("hangs-failed", mark_failed=True)
+
+
+@case(ends="stopped")
+def stop_with_mark_aborted_leaves_the_pipeline_stopped():
+    stop_while_a_step_runs("hangs-aborted", mark_aborted=True)
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 

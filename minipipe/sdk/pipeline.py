@@ -1,0 +1,245 @@
+"""What both ways of writing pipelines share: a running pipeline as user code sees it, and how arguments of ClearML are read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from minipipe import errors, states
+from minipipe.sdk import launch, logger, notice, session
+from minipipe.sdk.run import Run, StepSpec
+from minipipe.sdk.task import Task
+from minipipe.store.tasks import Monitor
+
+_NO_EFFECT = {
+    "docker": "steps run in the worker's Python, there are no containers",
+    "docker_args": "steps run in the worker's Python, there are no containers",
+    "docker_bash_setup_script": "steps run in the worker's Python, there are no containers",
+    "packages": "the environment is the worker's",
+    "repo": "steps run in the project folder",
+    "repo_branch": "steps run in the project folder",
+    "repo_commit": "steps run in the project folder",
+    "output_uri": "one store holds everything",
+    "auto_connect_frameworks": "frameworks are not captured yet",
+    "auto_connect_arg_parser": "a function step parses no command line",
+    "monitor_models": "models are not captured yet",
+    "working_dir": "steps run in the project folder",
+    "stage": "",
+    "pool_frequency": "",
+    "skip_global_imports": "what a function names is always there",
+    "artifact_serialization_function": "values are stored by minipipe's own formats",
+    "artifact_deserialization_function": "values are stored by minipipe's own formats",
+}
+
+
+def record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that are stored and shown but change nothing here; one notice per name (empty reason: nothing to say)."""
+    kept = {}
+    for name, value in given.items():
+        if value is None or value is False:
+            continue
+        kept[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else repr(value)
+        if _NO_EFFECT[name]:
+            notice.recorded(f"{owner}({name}=…)", _NO_EFFECT[name])
+    return kept
+
+
+class RunningPipeline:
+    """A pipeline that runs here."""
+
+    _started: Run | None = None
+
+    def _attach(self, run: Run) -> None:
+        self._started = run
+
+    @property
+    def _live(self) -> Run:
+        if self._started is None:
+            raise ValueError("the pipeline has not been started")
+        return self._started
+
+    @property
+    def id(self) -> str:
+        """Id of the pipeline's task."""
+        return self._live.uid
+
+    @property
+    def task(self) -> Task:
+        """The pipeline's task."""
+        return Task(self._live.store, self._live.id, self._live.uid, None)
+
+    @property
+    def tags(self) -> list[str]:
+        """Tags of the pipeline's task."""
+        return self.task.get_tags()
+
+    @property
+    def version(self) -> str:
+        """Version of the pipeline."""
+        row = self._live.store.database.row("SELECT version FROM task WHERE id = ?", (self._live.id,))
+        return str(row["version"] or "") if row else ""
+
+    def add_tags(self, tags: Sequence[str] | str) -> None:
+        """Tag the pipeline's task."""
+        self.task.add_tags(tags)
+
+    def get_parameters(self) -> dict[str, Any]:
+        """Arguments of the pipeline: name -> typed value."""
+        return {key.partition("/")[2]: value for key, value in self.task.get_parameters(cast=True).items()}
+
+    def is_running(self) -> bool:
+        """True until the run has ended."""
+        return self._live.ended is None
+
+    def elapsed(self) -> float:
+        """Minutes since the start (ClearML's unit)."""
+        return launch.elapsed_s(self._live) / 60.0
+
+    def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
+        """Stop the steps that still run and skip those that wait; wait up to `timeout` minutes for their end."""
+        self._live.stop(mark_failed=mark_failed, mark_aborted=mark_aborted)
+        self._live.wait(None if timeout is None else timeout * 60.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` minutes for all steps; True if they have ended."""
+        return self._live.wait(None if timeout is None else timeout * 60.0)
+
+    @classmethod
+    def get_logger(cls) -> logger.Logger:
+        """Reports onto the pipeline's task, from the logic and from any step.
+
+        Raises:
+            ValueError: no pipeline runs here.
+        """
+        return logger.Logger(pipeline_task())
+
+    @classmethod
+    def upload_artifact(
+        cls,
+        name: str,
+        artifact_object: Any,
+        metadata: Mapping[str, Any] | None = None,
+        delete_after_upload: bool = False,
+        auto_pickle: bool | None = None,
+        preview: Any = None,
+        wait_on_upload: bool = False,
+        serialization_function: Callable[[Any], bytes | bytearray] | None = None,
+        sort_keys: bool = True,
+    ) -> bool:
+        """Store an artifact of the pipeline's task, from the logic or from any step; see `Task.upload_artifact`.
+
+        Raises:
+            ValueError: no pipeline runs here.
+        """
+        found = pipeline_task()
+        return Task(found.store, found.row_id, found.uid, found.lease).upload_artifact(
+            name,
+            artifact_object,
+            metadata,
+            delete_after_upload,
+            auto_pickle,
+            preview,
+            wait_on_upload,
+            serialization_function=serialization_function,
+            sort_keys=sort_keys,
+        )
+
+    def is_successful(self, fail_on_step_fail: bool = True, fail_condition: str = "all") -> bool:
+        """True if the pipeline completed and all its steps succeeded; cached and skipped ones count as success.
+
+        Args:
+            fail_on_step_fail: False looks at the pipeline's own task only.
+            fail_condition: "all"; "failed" forgives stopped steps, "aborted" forgives failed ones.
+
+        Raises:
+            UsageError: another condition.
+        """
+        if fail_condition not in ("all", "failed", "aborted"):
+            raise errors.UsageError(f"fail_condition {fail_condition!r} is not one of all, failed, aborted")
+        if Task.by_id(self._live.uid).status not in states.GOOD and fail_condition == "all":
+            return False
+        if not fail_on_step_fail:
+            return True
+        forgiven = {"failed": states.STOPPED, "aborted": states.FAILED}.get(fail_condition)
+        return all(status == forgiven for _, status in self._live.bad_steps())
+
+
+def pipeline_task() -> session.Current:
+    found = session.current_run()
+    if found is None:
+        raise ValueError("no pipeline is running here")
+    return found
+
+
+# -- arguments of ClearML -----------------------------------------------------------------------------------------------
+
+
+def tolerates(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool:
+    if not behaviour:
+        return bool(continue_on_fail)
+    unknown = set(behaviour) - {"continue_on_fail"}
+    if unknown:
+        raise errors.NotSupported(f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True")
+    return bool(behaviour.get("continue_on_fail", True))
+
+
+def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple[Monitor, ...]:
+    """ClearML's lists as rows; see `PipelineDecorator.component`."""
+    found = []
+    for item in metrics or ():
+        pair = item if isinstance(item, (tuple, list)) else ()
+        if len(pair) == 2 and all(isinstance(part, str) for part in pair):
+            found.append(Monitor("metric", pair[0], pair[1], pair[0], pair[1]))
+        elif len(pair) == 2 and all(isinstance(part, (tuple, list)) and len(part) == 2 for part in pair):
+            found.append(Monitor("metric", *map(str, pair[0]), *map(str, pair[1])))
+        else:
+            raise errors.BadPipeline(f"monitor_metrics: cannot read {item!r}", hint="[('title', 'series')]")
+    for item in artifacts or ():
+        if isinstance(item, str):
+            found.append(Monitor("artifact", item, "", item, ""))
+        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            found.append(Monitor("artifact", item[0], "", item[1], ""))
+        else:
+            raise errors.BadPipeline(f"monitor_artifacts: cannot read {item!r}", hint="['name'] or [('name', 'other')]")
+    return tuple(found)
+
+
+def with_callbacks(
+    spec: StepSpec, created: Callable[..., Any] | None, completed: Callable[..., Any] | None
+) -> StepSpec:
+    """A step with the pipeline's own callbacks after (created) and before (completed) its own (ClearML's order)."""
+    before, after = spec.before, spec.after
+
+    def launch_it(pipeline: Any, node: Any, parameters: dict[str, Any]) -> Any:
+        if before is not None and before(pipeline, node, parameters) is False:
+            return False
+        return created(pipeline, node, parameters) if created is not None else None
+
+    def end_it(pipeline: Any, node: Any) -> None:
+        if completed is not None:
+            completed(pipeline, node)
+        if after is not None:
+            after(pipeline, node)
+
+    return replace(
+        spec, before=launch_it if before or created else None, after=end_it if after or completed else None
+    )
+
+
+def all_arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with the function's defaults for those that are not given; required ones that are left out are None."""
+    found: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        default = None if parameter.default is parameter.empty else parameter.default
+        found[parameter.name] = given.get(parameter.name, default)
+    return {**found, **given}
+
+
+def text_of(value: Any) -> str:
+    """A configuration override as text."""
+    return value if isinstance(value, str) else json.dumps(value, indent=2)
