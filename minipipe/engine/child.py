@@ -110,7 +110,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
 
     def leave() -> NoReturn:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        # Last of all, so that nothing of the step can go wrong after it: the worker need not wait for the process to be taken apart.
+        # Last of all, so that nothing of the step can go wrong after it: the worker does not wait for the process's end.
         _send(line, result)
         os._exit(result.exit_code)
 

@@ -227,7 +227,8 @@ class Worker:
         spent = time.monotonic() - attempt.started
         if attempt.why == "limit":
             limit = attempt.claim.time_limit_s
-            return Outcome(FAILED, f"time limit of {limit:g} s", {"type": "TimeLimit", "message": f"ran over {limit:g} s"}, (), spent)
+            facts = {"type": "TimeLimit", "message": f"ran over {limit:g} s"}
+            return Outcome(FAILED, f"time limit of {limit:g} s", facts, (), spent)
         if attempt.why == "leave":
             return Outcome(RETURNED, f"worker {self.registration.name} left")
         outcome = attempt.reported or hosting.verdict(ended, attempt.child)
@@ -405,9 +406,9 @@ class Worker:
 
     def _stay_with_the_store(self) -> None:
         if self.registration.lock.lost() or self.store.database.moved():
-            raise errors.StoreMoved(
-                f"the store {self.store.path} was moved or deleted", "this worker's lock or database file is gone", path=str(self.store.path)
-            )
+            path = str(self.store.path)
+            cause = "this worker's lock or database file is gone"
+            raise errors.StoreMoved(f"the store {path} was moved or deleted", cause, path=path)
 
     def _tick(self) -> None:
         self._stay_with_the_store()
@@ -454,6 +455,7 @@ class Worker:
         if self.host is not None:
             self.host.close()
         with contextlib.suppress(errors.MinipipeError, OSError):
+            self._stay_with_the_store()  # if it cannot, there is nothing to settle: whoever has the store finds a dead worker
             self._return_waiting("its worker stopped on an error")
             stopped = Outcome(CRASHED, "the worker stopped on an error")
             self.unsaved += [(one.claim, stopped) for one in self.running.values() if not one.finished]

@@ -31,6 +31,7 @@ class Callbacks:
         self.run = run
         self.nodes: dict[int, Node] = {}
         self.pipeline: Any = None  # what user callbacks get as their first argument
+        self.calling: int | None = None  # the thread in which a callback runs now
         self._thread: threading.Thread | None = None
         self._turns = threading.RLock()  # callbacks run one at a time
         self._quit = False
@@ -155,12 +156,15 @@ class Callbacks:
     def _call(self, callback: Callable[..., Any] | None, node: Node, *extra: Any) -> Any:
         if callback is None:
             return None
+        self.calling = threading.get_ident()
         try:
             return callback(self.pipeline, node, *extra)
         except Exception as error:
             traceback.print_exc()
             self.run.fail(error)
             return None
+        finally:
+            self.calling = None
 
 
 def _differs(before: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -422,7 +422,9 @@ class Run:
         return int(row[0]) if row else 0
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for all steps; False if the time ran out."""
+        """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's own step is among them."""
+        if self.callbacks is not None and self.callbacks.calling == threading.get_ident():
+            return self.open_steps() == 0
         return tasks.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
 
     def finish(self, error: BaseException | None = None) -> str:

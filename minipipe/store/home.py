@@ -122,7 +122,8 @@ def _create(home: Path) -> None:
         try:
             connection = sqlite3.connect(draft, isolation_level=None)
             os.chmod(draft, 0o600)
-            connection.execute("PRAGMA page_size=2048"); connection.execute("PRAGMA page_size=1024"); connection.execute("PRAGMA page_size=4096"); connection.execute("PRAGMA page_size=2048"); connection.execute("PRAGMA journal_mode=WAL").fetchall()
+            connection.execute("PRAGMA page_size=2048")
+            connection.execute("PRAGMA journal_mode=WAL").fetchall()
             connection.execute("BEGIN IMMEDIATE")
             schema.migrate(connection)
             connection.execute("COMMIT")

@@ -62,6 +62,7 @@ class Shop:
     folder: Path
     wait: Callable[..., None]
     started: list[Serving] = field(default_factory=list)
+    max_crashes: int = 3
 
     # -- work ---------------------------------------------------------------------------------------------------------
 
@@ -84,7 +85,10 @@ class Shop:
             facts: fields of `NewTask`; every other name is an argument of the step.
         """
         known = {key: facts.pop(key) for key in list(facts) if key in tasks.NewTask.__dataclass_fields__}
-        parameters = [tasks.Parameter("kwargs", key, str(value), type(value).__name__, json.dumps(value)) for key, value in facts.items()]
+        parameters = [
+            tasks.Parameter("kwargs", key, str(value), type(value).__name__, json.dumps(value))
+            for key, value in facts.items()
+        ]
         needs = needs or {}
         return tasks.submit(
             self.store,
@@ -114,7 +118,9 @@ class Shop:
         number = len(self.started)
         out, err = self.folder / f"worker{number}.out", self.folder / f"worker{number}.err"
         outside = {key: value for key, value in os.environ.items() if not key.startswith("MINIPIPE_")}
-        python_path = os.pathsep.join([*([environment["PYTHONPATH"]] if environment and "PYTHONPATH" in environment else []), str(ROOT)])
+        python_path = os.pathsep.join(
+            [*([environment["PYTHONPATH"]] if environment and "PYTHONPATH" in environment else []), str(ROOT)]
+        )
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, str(HERE / "serve.py"), str(self.store.path), json.dumps(options)],
@@ -122,7 +128,13 @@ class Shop:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.folder,
-                env={**outside, **QUICK, **(environment or {}), "PYTHONPATH": python_path, "MINIPIPE_HOME": str(self.store.path)},
+                env={
+                    **outside,
+                    **QUICK,
+                    **(environment or {}),
+                    "PYTHONPATH": python_path,
+                    "MINIPIPE_HOME": str(self.store.path),
+                },
                 process_group=0,
             )
         serving = Serving(process, out, err)
@@ -166,7 +178,9 @@ class Shop:
 
         def look() -> bool:
             row = self.row(task)
-            found[:] = [pid for pid in tree.members([row["token"]]) if row["status"] == "in_progress"] if row["token"] else []
+            found[:] = (
+                [pid for pid in tree.members([row["token"]]) if row["status"] == "in_progress"] if row["token"] else []
+            )
             return bool(found)
 
         self.wait(look, 20)
@@ -174,7 +188,9 @@ class Shop:
 
     def value(self, task: Submitted, name: str = "x") -> Any:
         """A scalar result."""
-        row = self.store.database.row("SELECT value FROM parameter WHERE task_id = ? AND section = 'return' AND name = ?", (task.id, name))
+        row = self.store.database.row(
+            "SELECT value FROM parameter WHERE task_id = ? AND section = 'return' AND name = ?", (task.id, name)
+        )
         assert row is not None, self.row(task)["reason"]
         return json.loads(row[0])
 
@@ -187,7 +203,9 @@ class Shop:
         return path.read_text().splitlines() if path.exists() else []
 
     def events(self, task: Submitted) -> list[str]:
-        rows = self.store.database.rows("SELECT new FROM event WHERE task_id = ? AND kind = 'status' ORDER BY id", (task.id,))
+        rows = self.store.database.rows(
+            "SELECT new FROM event WHERE task_id = ? AND kind = 'status' ORDER BY id", (task.id,)
+        )
         return [row["new"] for row in rows]
 
     def host_of(self, worker: Serving) -> int:
@@ -197,8 +215,8 @@ class Shop:
 
     def check(self, **options: Any) -> None:
         """The store is what it should be, once dead workers are settled."""
-        workers.reap(self.store, 3, sweep)
-        assert sane(self.store.path, **options) == []
+        workers.reap(self.store, self.max_crashes, sweep)
+        assert sane(self.store.path, max_crashes=self.max_crashes, **options) == []
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A worker as a process of its own, with options that the command line does not offer.
 
-``python serve.py HOME OPTIONS``: OPTIONS is JSON for `minipipe.engine.worker.Options`; a key ``before`` holds code that runs first.
+``python serve.py HOME OPTIONS``: OPTIONS is JSON for `minipipe.engine.worker.Options`; its key ``before`` holds code that runs
+first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def main(home: str, text: str) -> int:
     exec(options.pop("before", ""), {})
     options["queues"] = tuple(options.get("queues", ("default",)))
     try:
-        return Worker(Store.open(Path(home), create=False), Options(**options), lambda line: print(line, flush=True)).run()
+        return Worker(
+            Store.open(Path(home), create=False), Options(**options), lambda line: print(line, flush=True)
+        ).run()
     except errors.MinipipeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -203,7 +203,9 @@ def test_a_step_over_its_limit_is_ended_whatever_it_does(made: Made, name: str) 
 def test_no_descendant_outlives_its_attempt(made: Made, name: str) -> None:
     row = made.end_of(name)
     token = f"MINIPIPE_ATTEMPT={row['token']}".encode()
-    made.shop.wait(lambda: not [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)], 10)
+    made.shop.wait(
+        lambda: not [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)], 10
+    )
 
 
 def _environment(pid: int) -> bytes:
@@ -252,7 +254,8 @@ def test_the_kernel_would_take_the_step_first(made: Made) -> None:
 def test_small_results_are_rows_and_larger_ones_are_files(made: Made, size: int) -> None:
     assert made.end_of(f"bytes {size}")["status"] == "completed"
     row = made.shop.store.database.row(
-        "SELECT b.digest, b.size, b.bytes FROM artifact a JOIN blob b ON b.digest = a.digest WHERE a.task_id = ? AND a.role = 'output'",
+        "SELECT b.digest, b.size, b.bytes FROM artifact a JOIN blob b ON b.digest = a.digest"
+        " WHERE a.task_id = ? AND a.role = 'output'",
         (made.steps[f"bytes {size}"].id,),
     )
     assert row is not None

@@ -19,7 +19,17 @@ from tests.engine.real import Shop, command_of, gone, hosts_of
 
 TOKEN = "0123456789abcdef" * 2
 DIGEST = "ab" * 32
-ITEM = {"name": "x", "digest": DIGEST, "size": 3, "payload": 0, "codec": "bytes", "type": "bytes", "key": "k", "preview": "", "metadata": {}}
+ITEM = {
+    "name": "x",
+    "digest": DIGEST,
+    "size": 3,
+    "payload": 0,
+    "codec": "bytes",
+    "type": "bytes",
+    "key": "k",
+    "preview": "",
+    "metadata": {},
+}
 
 
 def head(**changes: Any) -> dict[str, Any]:
@@ -82,7 +92,9 @@ def test_a_name_like_a_path_stays_a_name(store: Store, tmp_path: Path, name: str
 
 
 def test_an_error_with_half_a_surrogate_pair_can_be_stored(store: Store) -> None:
-    outcome = hosting.outcome_of(store, TOKEN, (head(ending="failed", reason="half \ud800", error={"message": "\udfff"}), []))
+    outcome = hosting.outcome_of(
+        store, TOKEN, (head(ending="failed", reason="half \ud800", error={"message": "\udfff"}), [])
+    )
     assert outcome.reason.encode() == b"half \\ud800"
 
 
@@ -138,7 +150,10 @@ def test_a_killed_child_is_a_crash_that_names_the_signal_and_costs_nobody_else(s
     assert (row["status"], row["crashes"], row["attempt"]) == ("completed", 0, 1)
     row = shop.row(victim)
     assert (row["status"], row["crashes"], row["attempt"], row["retries"]) == ("completed", 1, 2, 0)
-    details = [event["detail"] for event in shop.store.database.rows("SELECT detail FROM event WHERE task_id = ?", (victim.id,))]
+    details = [
+        event["detail"]
+        for event in shop.store.database.rows("SELECT detail FROM event WHERE task_id = ?", (victim.id,))
+    ]
     assert "killed by SIGKILL" in details
     assert shop.host_of(worker) == host
     assert worker.end() == 0
@@ -149,7 +164,12 @@ def test_the_third_crash_ends_a_task_and_says_so(shop: Shop) -> None:
     others = [shop.step("one") for _ in range(5)]
     shop.worker()
     row = shop.finished(*others, poison)
-    assert (row["status"], row["reason"], row["crashes"], row["attempt"]) == ("failed", "killed by SIGKILL, 3 times", 3, 3)
+    assert (row["status"], row["reason"], row["crashes"], row["attempt"]) == (
+        "failed",
+        "killed by SIGKILL, 3 times",
+        3,
+        3,
+    )
     assert "memory" in shop.error(poison)["message"]
     assert [shop.status(other) for other in others] == ["completed"] * 5
     assert len(shop.lines("count")) == 3
@@ -225,7 +245,9 @@ def test_an_import_that_talks_without_end_does_not_block_the_host(shop: Shop) ->
 
 
 def test_an_import_that_starts_threads_or_opens_files_is_not_kept_warm(shop: Shop) -> None:
-    (shop.folder / "threaded.py").write_text("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n")
+    (shop.folder / "threaded.py").write_text(
+        "from threading import *\nThread(target=Event().wait, daemon=True).start()\n"
+    )
     (shop.folder / "opened.py").write_text("import sqlite3\nkept = sqlite3.connect('some.db')\n")
     (shop.folder / "quiet.py").write_text("import os\nborn = os.getpid()\n")
     names = ["threaded", "opened", "quiet"]
@@ -254,7 +276,9 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_an_import_under_trial_dies_with_its_host(shop: Shop) -> None:
-    (shop.folder / "endless.py").write_text("import os, pathlib\npathlib.Path('trial').write_text(str(os.getpid()))\nimport signal\nsignal.pause()\n")
+    (shop.folder / "endless.py").write_text(
+        "import os, pathlib, signal\npathlib.Path('trial').write_text(str(os.getpid()))\nsignal.pause()\n"
+    )
     task = shop.step("one", entry={"imports": ["endless"]})
     worker = shop.worker({"PYTHONPATH": str(shop.folder)})
     shop.finished(task)
@@ -273,7 +297,10 @@ def test_the_numbers_drawn_do_not_depend_on_what_the_host_did_before(shop: Shop)
     warm = shop.worker()
     shop.finished(*draws, *seeded, *unseeded, timeout=40)
     assert warm.end() == 0
-    fresh = [shop.step("draw", entry={"module": "wreckers"}), shop.step("draw", entry={"module": "wreckers", "seed": 5})]
+    fresh = [
+        shop.step("draw", entry={"module": "wreckers"}),
+        shop.step("draw", entry={"module": "wreckers", "seed": 5}),
+    ]
     shop.drain(environment={"MINIPIPE_ISOLATION": "spawn"})
     values = {task.id: result(shop, task.id) for task in (*draws, *seeded, *unseeded, *fresh)}
     assert len({str(values[task.id]) for task in (*draws, fresh[0])}) == 1
@@ -285,7 +312,8 @@ def test_the_numbers_drawn_do_not_depend_on_what_the_host_did_before(shop: Shop)
 
 def result(shop: Shop, task: int) -> Any:
     row = shop.store.database.row(
-        "SELECT b.bytes FROM artifact a JOIN blob b ON b.digest = a.digest WHERE a.task_id = ? AND a.role = 'output'", (task,)
+        "SELECT b.bytes FROM artifact a JOIN blob b ON b.digest = a.digest WHERE a.task_id = ? AND a.role = 'output'",
+        (task,),
     )
     assert row is not None
     return json.loads(row[0])

@@ -32,7 +32,10 @@ def drained(unpacker: Unpacker) -> list[protocol.Frame]:
 
 
 @given(
-    st.lists(st.tuples(st.dictionaries(st.text(max_size=5), st.integers()), st.lists(st.binary(max_size=50), max_size=3)), max_size=4),
+    st.lists(
+        st.tuples(st.dictionaries(st.text(max_size=5), st.integers()), st.lists(st.binary(max_size=50), max_size=3)),
+        max_size=4,
+    ),
     st.lists(st.integers(1, 40), min_size=1, max_size=10),
 )
 def test_frames_come_out_whole_whatever_the_pieces(frames: list[protocol.Frame], sizes: list[int]) -> None:
@@ -76,7 +79,18 @@ def test_a_length_over_its_limit_is_refused_before_anything_is_read(data: bytes)
 
 @pytest.mark.parametrize(
     "head",
-    [b"not json", b"[1]", b"3", b'"text"', b"null", b"\xff\xfe", b"", b"[" * 200_000, b'{"a":' * 200_000, b"1" * 10_000],
+    [
+        b"not json",
+        b"[1]",
+        b"3",
+        b'"text"',
+        b"null",
+        b"\xff\xfe",
+        b"",
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"1" * 10_000,
+    ],
     ids=["words", "list", "number", "string", "null", "no UTF-8", "empty", "deep list", "deep object", "long number"],
 )
 def test_a_head_that_is_no_json_object_is_refused(head: bytes) -> None:
@@ -121,7 +135,8 @@ def test_two_sides_that_send_a_lot_at_once_do_not_wait_for_each_other(pair: tupl
         side.send({"from": name}, [payload])
         while name not in got and not side.closed:
             select.select([side], [], [], 1.0)
-            got.update({name: frame for frame in side.receive()})
+            for frame in side.receive():
+                got[name] = frame
 
     both = [threading.Thread(target=talk, args=item, daemon=True) for item in zip(("one", "other"), pair, strict=True)]
     for thread in both:

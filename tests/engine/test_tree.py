@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from minipipe.engine import tree
 from minipipe.chance import fresh_id
+from minipipe.engine import tree
 from tests.engine.real import ROOT, gone
 
 _BRANDED = """
@@ -43,7 +43,9 @@ def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int],
 
     def start(token: str, body: str, count: int) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), tree.TOKEN_VARIABLE: tree.NO_TOKEN}
-        process = subprocess.Popen([sys.executable, "-c", _BRANDED.format(body=body), token], env=environment, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BRANDED.format(body=body), token], env=environment, stdout=subprocess.PIPE
+        )
         made.append((process, token))
         wait_for(lambda: len(tree.members([token])) == count)
         return process
@@ -57,7 +59,9 @@ def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int],
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_every_descendant_is_a_member_and_dies_with_kill_all(branded: Callable[..., subprocess.Popen[bytes]], body: str) -> None:
+def test_every_descendant_is_a_member_and_dies_with_kill_all(
+    branded: Callable[..., subprocess.Popen[bytes]], body: str
+) -> None:
     token = fresh_id()
     process = branded(token, body, 2)
     found = tree.members([token])
@@ -83,7 +87,9 @@ def test_other_attempts_and_this_process_are_never_members(branded: Callable[...
     assert os.getpid() not in tree.members([mine, other])
 
 
-def test_a_group_whose_leader_is_gone_is_not_taken_for_the_attempts(branded: Callable[..., subprocess.Popen[bytes]]) -> None:
+def test_a_group_whose_leader_is_gone_is_not_taken_for_the_attempts(
+    branded: Callable[..., subprocess.Popen[bytes]],
+) -> None:
     # The number of a dead leader may name somebody else's group by now.
     token = fresh_id()
     process = branded(token, "subprocess.Popen(['env', '-i', 'sleep', '60'])", 2)
@@ -111,5 +117,11 @@ def test_a_token_of_another_length_is_not_written_over_the_environment() -> None
 
 def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
     code = "import os; from minipipe.engine import tree; tree.die_with_parent(os.getppid() + 1); print('alive')"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (1, b"")

@@ -20,8 +20,15 @@ from tests.engine.real import QUICK, ROOT, Shop, gone
 
 def run_of(shop: Shop, seconds_file: str) -> Submitted:
     """A queued controller: a script that waits for a file."""
-    source = f"import os, time\nopen('controller', 'w').write(str(os.getpid()))\nwhile not os.path.exists({seconds_file!r}): time.sleep(0.002)\n"
-    entry: dict[str, Any] = {"kind": "script", "file": "flow.py", "source": source, "cwd": str(shop.folder), "roots": [], "returns": []}
+    source = f"import os, time\nwhile not os.path.exists({seconds_file!r}): time.sleep(0.002)\n"
+    entry: dict[str, Any] = {
+        "kind": "script",
+        "file": "flow.py",
+        "source": source,
+        "cwd": str(shop.folder),
+        "roots": [],
+        "returns": [],
+    }
     return tasks.submit(
         shop.store,
         tasks.NewTask(type="controller", name="flow", project="faults", entry=entry, queue="default", controller=True),
@@ -137,7 +144,9 @@ def test_a_queued_task_starts_at_once(shop: Shop) -> None:
         task = shop.step("report_time")
         shop.finished(task)
         waits.append(shop.value(task) - begun)
-    print(f"submit to first line of the step: median {statistics.median(waits) * 1e3:.1f} ms, worst {max(waits) * 1e3:.1f} ms")
+    print(
+        f"submit to first line of the step: median {statistics.median(waits) * 1e3:.1f} ms, worst {max(waits) * 1e3:.1f} ms"
+    )
     assert statistics.median(waits) < 0.25
     assert worker.end() == 0
 
@@ -255,7 +264,9 @@ def test_two_signals_at_once_start_nothing_more(shop: Shop) -> None:
     os.kill(worker.pid, signal.SIGCONT)
     (shop.folder / "go").touch()
     assert worker.process.wait(10) == 0
-    assert [(shop.status(task), shop.row(task)["crashes"], shop.row(task)["returns"]) for task in made] == [("queued", 0, 1)] * 2
+    assert [(shop.status(task), shop.row(task)["crashes"], shop.row(task)["returns"]) for task in made] == [
+        ("queued", 0, 1)
+    ] * 2
     assert shop.lines("spans") == []
     tasks.abort(shop.store, [task.id for task in made])
 

@@ -7,7 +7,16 @@ from pathlib import Path
 SHIM = str(Path(__file__).resolve().parent / "shim")
 
 
-def armed(role: str, kind: str, n: int, when: str = "before", *, match: str = "", mark: Path | None = None, count: Path | None = None) -> dict[str, str]:
+def armed(
+    role: str,
+    kind: str,
+    n: int,
+    when: str = "before",
+    *,
+    match: str = "",
+    mark: Path | None = None,
+    count: Path | None = None,
+) -> dict[str, str]:
     """Variables that let a process of `role` die at its n-th statement ("sql") or file operation ("os").
 
     Args:

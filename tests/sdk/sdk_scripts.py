@@ -18,7 +18,7 @@ from minipipe.store.home import Store
 
 FLOWS = Path(__file__).parent / "flows"
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 60.0
 _DEFAULTS = (("ends", "completed"), ("raises", ""))
 QUEUES = ("default", "services", "other", "third")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -220,85 +221,126 @@ data()
 )
 
 
-class Data:
-    """The data script in a folder, run several times."""
+EVERY = {"of_lines", "of_count", "of_both", "of_path", "of_folder", "of_text", "breaks_once"}
+FORGET_OUTPUT = (
+    "UPDATE blob SET bytes = NULL WHERE digest IN (SELECT a.digest FROM artifact a JOIN task t ON t.id = a.task_id"
+    " WHERE t.name = 'of_both' AND a.role = 'output')"
+)
+
+
+class History:
+    """The data script, run several times while its surroundings change.
+
+    Attributes:
+        facts: name of the run -> the steps that were served from the cache, and what the process said.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.left = Left(folder)
-        (folder / "flow.py").write_text(DATA)
-        (folder / "content").mkdir()
-        (folder / "broke").touch()
-        self.write("a bb ccc")
+        self.facts: dict[str, tuple[set[str], Done]] = {}
 
-    def write(self, content: str) -> None:
-        """Change what the source step reads and what lies in the folder."""
+    def make(self) -> None:
+        """Run the script as often as needed."""
+        self.folder.mkdir()
+        (self.folder / "flow.py").write_text(DATA)
+        (self.folder / "content").mkdir()
+        self._write("a bb ccc")
+        self._run("first")
+        self._run("again")
+        self._write("x yy zzz")
+        self._run("other content")
+        self._write("a bb ccc")
+        self._run("refresh two", MINIPIPE_REFRESH="of_count, of_path")
+        self._run("after the refresh")
+        self._change("UPDATE task SET archived = 1 WHERE name = 'of_count'")
+        self._change(FORGET_OUTPUT)
+        self._run("archived and damaged")
+        self._run("refresh all", MINIPIPE_REFRESH="*")
+        text = {name: (sorted(cached), done.code, done.out, done.err) for name, (cached, done) in self.facts.items()}
+        (self.folder / "facts.json").write_text(json.dumps(text))
+
+    def read(self) -> None:
+        """Read what `make` noted, perhaps in another process."""
+        for name, (cached, *done) in json.loads((self.folder / "facts.json").read_text()).items():
+            self.facts[name] = set(cached), Done(*done)
+
+    def served(self, run: str) -> set[str]:
+        """The steps of a run that were served from the cache."""
+        return self.facts[run][0]
+
+    def step(self, run: str, name: str) -> sqlite3.Row:
+        """A step of a run."""
+        number = list(self.facts).index(run)
+        sql = "SELECT * FROM task WHERE parent_id = ? AND name = ?"
+        (found,) = self.left.rows(sql, self.left.runs("data")[number]["id"], name)
+        return found
+
+    def _write(self, content: str) -> None:
         (self.folder / "content.txt").write_text(content)
-        (self.folder / "content" / f"{len(content)}.txt").write_text(content)
+        (self.folder / "content" / "file.txt").write_text(content)
 
-    def run(self, **environment: str) -> tuple[set[str], Done]:
-        """Run the script; returns the steps that were served from the cache, and the process."""
+    def _run(self, name: str, **environment: str) -> None:
         done = python(self.folder, "flow.py", check=None, **environment)
-        return {name for name, step in self.left.steps("data").items() if step["cached_from"]}, done
+        self.facts[name] = {one for one, step in self.left.steps("data").items() if step["cached_from"]}, done
 
-    def change(self, sql: str) -> None:
-        """Change the store directly."""
+    def _change(self, sql: str) -> None:
         with self.left.store.database.write() as connection:
             connection.execute(sql)
 
 
-@pytest.fixture
-def data(folder: Path) -> Iterator[Data]:
-    made = Data(folder)
-    yield made
-    made.left.store.close()
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """The data script after all its runs; they happen once, whatever number of test processes there is."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    found = History(base / "data-history")
+    with FileLock(base / "data-history.lock"):
+        if not (found.folder / "facts.json").exists():
+            found.make()
+    found.read()
+    yield found
+    found.left.store.close()
 
 
-EVERY = {"of_lines", "of_count", "of_both", "of_path", "of_folder", "of_text", "breaks_once"}
+def test_steps_are_served_when_an_upstream_step_ran_again_with_equal_output(history: History) -> None:
+    assert history.served("first") == set()
+    assert history.served("again") == EVERY - {"breaks_once"}
+    assert history.step("again", "source")["attempt"] == 1
 
 
-def test_upstream_content_is_keyed_by_value_and_a_text_path_by_its_text(data: Data) -> None:
-    assert data.run()[0] == set()
-    assert data.run()[0] == EVERY, "the source ran again with equal output"
-
-    data.write("x yy zzz")
-    assert data.run()[0] == {"of_count", "of_text", "breaks_once"}
-
-    data.write("a bb ccc")
-    assert data.run()[0] == EVERY
+def test_a_failed_step_does_not_serve(history: History) -> None:
+    assert history.facts["first"][1].code == 1
+    assert history.step("first", "breaks_once")["status"] == "failed"
+    assert history.step("again", "breaks_once")["attempt"] == 1
+    assert "breaks_once" in history.served("other content")
 
 
-def test_an_argument_without_a_stable_digest_runs_each_time_with_one_warning_that_names_it(data: Data) -> None:
-    for _ in range(2):
-        cached, done = data.run()
-        assert "of_nothing_stable" not in cached
-        (line,) = [line for line in done.err.splitlines() if "no stable digest" in line]
+def test_results_and_paths_are_keyed_by_content_and_a_text_path_by_its_text(history: History) -> None:
+    assert history.served("other content") == {"of_count", "of_text", "breaks_once"}
+
+
+def test_refresh_names_steps_that_run_and_then_serve_as_the_newest(history: History) -> None:
+    assert history.served("refresh two") == EVERY - {"of_count", "of_path"}
+    assert history.served("after the refresh") == EVERY
+    for name in ("of_count", "of_path"):
+        refreshed = history.step("refresh two", name)["id"]
+        assert history.step("after the refresh", name)["cached_from"] == refreshed
+
+
+def test_refresh_of_all_runs_every_step(history: History) -> None:
+    assert history.served("refresh all") == set()
+
+
+def test_archived_tasks_and_those_with_missing_outputs_do_not_serve(history: History) -> None:
+    assert history.served("archived and damaged") == EVERY - {"of_count", "of_both"}
+
+
+def test_an_argument_without_a_stable_digest_runs_each_time_with_one_warning_that_names_it(history: History) -> None:
+    for run in ("first", "again"):
+        (line,) = [line for line in history.facts[run][1].err.splitlines() if "no stable digest" in line]
         assert "'of_nothing_stable'" in line
         assert "thing" in line
         assert "other" not in line
-        assert data.left.steps("data")["of_nothing_stable"]["cache_key"] is None
-
-
-def test_refresh_names_steps_that_run_and_then_serve_as_the_newest(data: Data) -> None:
-    data.run()
-    assert data.run(MINIPIPE_REFRESH="of_count, of_path")[0] == EVERY - {"of_count", "of_path"}
-    refreshed = data.left.steps("data")["of_count"]["id"]
-
-    assert data.run()[0] == EVERY
-    assert data.left.steps("data")["of_count"]["cached_from"] == refreshed
-    assert data.run(MINIPIPE_REFRESH="*")[0] == set()
-
-
-def test_archived_failed_and_damaged_steps_do_not_serve(data: Data) -> None:
-    (data.folder / "broke").unlink()
-    assert data.run()[1].code == 1
-    assert data.left.statuses("data")["breaks_once"] == "failed"
-    assert data.run()[0] == EVERY - {"breaks_once"}
-
-    data.change("UPDATE task SET archived = 1 WHERE name = 'of_count'")
-    data.change(
-        "UPDATE blob SET bytes = NULL WHERE digest IN (SELECT a.digest FROM artifact a JOIN task t ON t.id = a.task_id"
-        " WHERE t.name = 'of_both' AND a.role = 'output')"
-    )
-    assert data.run()[0] == EVERY - {"of_count", "of_both"}
-    assert data.run()[0] == EVERY
+        step = history.step(run, "of_nothing_stable")
+        assert (step["attempt"], step["cache_key"], step["cached_from"]) == (1, None, None)

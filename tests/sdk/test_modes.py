@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +38,16 @@ def write(folder: Path, *parts: str, name: str = "flow.py") -> None:
     (folder / name).write_text("\n".join((HEAD, *parts)))
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    """Wait until something holds."""
+def wait_for_step(left: Left, script: subprocess.Popen[str], name: str, status: str) -> sqlite3.Row:
+    """Wait until a step has a status; fails if the script ends before."""
     end = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < end, "never came true"
+    while True:
+        there = (left.folder / ".minipipe" / "minipipe.db").exists()
+        found = left.rows("SELECT * FROM task WHERE name = ? AND status = ?", name, status) if there else []
+        if found:
+            return found[0]
+        assert script.poll() is None, script.communicate()
+        assert time.monotonic() < end, f"{name} never became {status}"
         time.sleep(0.01)
 
 
@@ -239,8 +246,7 @@ def test_in_mixed_mode_the_logic_runs_here_and_the_steps_on_queues(folder: Path,
     write(folder, CHAIN.format(options=f", default_queue='other', {option}", start=""))
 
     with start(folder, "flow.py") as script:
-        wait_until((folder / ".minipipe" / "minipipe.db").exists)
-        wait_until(lambda: left.rows("SELECT 1 FROM task WHERE name = 'second'"))
+        wait_for_step(left, script, "second", "pending")
         assert [run["status"] for run in left.runs("chain")] == ["in_progress"]
         worker = work(folder, "other")
         out, err = script.communicate(timeout=TIMEOUT_S)
@@ -318,10 +324,8 @@ def test_the_task_of_a_draft_step_waits_until_a_person_enqueues_it(folder: Path,
     write(folder, local.replace('["n"])\ndef second', '["n"], draft=True)\ndef second'))
 
     with start(folder, "flow.py") as script:
-        wait_until((folder / ".minipipe" / "minipipe.db").exists)
-        wait_until(lambda: left.rows("SELECT 1 FROM task WHERE name = 'first' AND status = 'completed'"))
-        (draft,) = left.rows("SELECT id, status FROM task WHERE name = 'second'")
-        assert (draft["status"], script.poll()) == ("created", None)
+        wait_for_step(left, script, "first", "completed")
+        draft = wait_for_step(left, script, "second", "created")
         tasks.enqueue(left.store, draft["id"], "default")
         out, _ = script.communicate(timeout=TIMEOUT_S)
 
@@ -361,8 +365,7 @@ def run_while_code_changes(folder: Path, left: Left, **environment: str) -> tupl
     write(folder, CHANGING)
     (folder / "module.py").write_text(MODULE)
     with start(folder, "flow.py") as script:
-        wait_until((folder / ".minipipe" / "minipipe.db").exists)
-        wait_until(lambda: left.rows("SELECT 1 FROM task WHERE name = 'by_name' AND status = 'queued'"))
+        wait_for_step(left, script, "by_name", "queued")
         write(folder, CHANGING.replace("n + 1", "n + 1000"))
         (folder / "module.py").write_text(MODULE.replace("n + 1", "n + 1000"))
         work(folder, "other", **environment)

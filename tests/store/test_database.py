@@ -101,7 +101,9 @@ def test_every_write_of_every_verb_is_inside_begin_immediate(store: Store) -> No
     who = attempts.Claimant(registration.id, ("default",))
     run = tasks.submit(store, tasks.NewTask("controller", "run", "p", {}, is_run=True))
     first = tasks.submit(store, tasks.NewTask("training", "a", "p", {}, parent_id=run.id, queue="default", max_retries=1))
-    held = tasks.submit(store, tasks.NewTask("training", "b", "p", {}, run.id, "default", hold="launch", gate=True))
+    held = tasks.submit(
+        store, tasks.NewTask("training", "b", "p", {}, parent_id=run.id, queue="default", hold="launch", gate=True)
+    )
     claim = attempts.claim_next(store, who)
     assert claim is not None
     records.report(store, claim.lease, first.id, "t", "s", 1.0, 0)

@@ -159,13 +159,13 @@ class Life(RuleBasedStateMachine):
     def end(self, task: Task, outcome: attempts.Outcome, output: object) -> None:
         """One attempt ends."""
         task.worker = 0
+        if outcome.code_changed:
+            task.key = None  # whatever became of it: nothing of other code is kept under this key
         if task.abort:
             task.status = "stopped"
         elif outcome.ending == attempts.DONE:
             task.status, task.output = "completed", output
             self.missing.discard(output)  # type: ignore[arg-type]
-            if outcome.code_changed:
-                task.key = None
             if task.key:
                 self.cache.setdefault(task.key, []).append(task.id)
         elif outcome.ending == attempts.RETURNED:
@@ -463,7 +463,11 @@ def _live(copy_store: Callable[[Path], Store], examples: int, steps: int) -> Non
     run_state_machine_as_test(
         lambda: Life(copy_store),
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
         ),
     )
 

@@ -217,17 +217,17 @@ def test_what_was_acknowledged_must_be_there(busy: tuple[Store, workers.Registra
     assert len(sane(store.path, acknowledged={uids["queued"]: "completed", "0" * 32: "queued"})) == 2
 
 
-def test_ten_thousand_tasks_are_checked_within_a_second(store: Store) -> None:
+def test_thousands_of_tasks_are_checked_at_ten_thousand_a_second(store: Store) -> None:
     worker = agent(store)
     with store.database.write():
-        for number in range(5_000):
+        for number in range(2_000):
             first = step(store, str(number))
             step(store, after=[first])
-        for _ in range(4_000):
+        for _ in range(1_600):
             found = claim(store, worker)
             records.report(store, found.lease, found.lease.task, "t", "s", 1.0, 0)
             attempts.finish(store, found.lease, attempts.Outcome(attempts.DONE))
     start = time.process_time()
     assert sane(store.path) == []
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 0.4  # for 4,000 of them; 0.1 on a free machine
     workers.leave(store, worker)

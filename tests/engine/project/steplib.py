@@ -105,7 +105,8 @@ def forge_own() -> None:
     from minipipe.engine.protocol import pack
 
     running = context.running()
-    assert running is not None and running.lease is not None
+    assert running is not None
+    assert running.lease is not None
     os.write(3, pack({"token": running.lease.token, "ending": "completed", "duration_s": 0.1, "outputs": []}))
     while True:
         signal.pause()
@@ -150,4 +151,36 @@ def ignore_term_until(file: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stamp("terminated"))
     stamp("ready")
     wait_until(file)
+    return 1
+
+
+def stay_large(file: str) -> bytes:
+    stay(file)
+    return b"large" * 10_000
+
+
+# -- in a storm ---------------------------------------------------------------------------------------------------------
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
+
+
+def weather(number: int, seconds: float, value: list[int] | None = None, size: int = 0) -> list[int]:
+    """A short step of a chain; says so if an earlier attempt of it still lives. Its result is a file if `size` is large."""
+    path = Path("stamps") / os.environ["MINIPIPE_TASK"]
+    if path.exists():
+        earlier = [int(line) for line in path.read_text().split()]
+        if any(lives(pid) for pid in earlier):
+            stamp("overlaps", os.environ["MINIPIPE_TASK"])
+    stamp(str(path))
+    time.sleep(seconds)
+    return [*(value or [0])[:1], *range(size), number]
+
+
+def ran() -> int:
+    stamp("ran", os.environ["MINIPIPE_TASK"])
     return 1

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-
 # -- exits and signals --------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +320,9 @@ def look_around() -> dict[str, Any]:
         "wrecked": os.environ.get("WRECKED"),
         "cwd": os.getcwd(),
         "umask": mask,
-        "ignored": [str(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(n) != signal.SIG_DFL],
+        "ignored": [
+            str(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(n) != signal.SIG_DFL
+        ],
         "path": len(sys.path) > 1,
         "patched": random.random is None,
         "stdout": os.path.basename(os.readlink("/proc/self/fd/1")),
@@ -357,7 +358,7 @@ def draw_unseeded() -> list[float]:
 
 def open_many() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24))
-    kept = [open("/dev/null") for _ in range(100)]
+    kept = [open("/dev/null") for _ in range(100)]  # noqa: SIM115
     return len(kept)
 
 

@@ -10,8 +10,8 @@
            EIO or ENOSPC (the call fails instead)
 
 ``MINIPIPE_TEST_MATCH=A>>B`` counts only what contains B, from the first that contains A on. Statements are matched with their
-values, file operations as ``name argument``. ``MINIPIPE_TEST_MARK=FILE`` makes it happen once: whoever comes to the point when the
-file is there goes on. ``MINIPIPE_TEST_COUNT=FILE`` appends what was counted, a line each.
+values, file operations as ``name argument``. ``MINIPIPE_TEST_MARK=FILE`` makes it happen once: whoever comes to the point when
+the file is there goes on. ``MINIPIPE_TEST_COUNT=FILE`` appends what was counted, a line each.
 
 The statement callback runs before its statement, and SQLite swallows what it raises: so it kills.
 """

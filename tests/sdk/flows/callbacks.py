@@ -222,6 +222,26 @@ def a_call_that_waits_for_a_step_whose_callback_raises_gets_that_error():
     closing()
 
 
+def stop(pipeline, node):
+    pipeline.stop()
+    note("stopping", "stopped")
+
+
+@component(name="stops", post_execute_callback=stop)
+def stops():
+    wait_for("go-stop")
+    return 1
+
+
+@case
+def a_callback_may_stop_the_pipeline():
+    child = after_refused(stops())
+    Path("go-stop").touch()
+    assert child == None  # noqa: E711
+    assert noted("stopping") == ["stopped"]
+    assert [step["status"] for step in steps().values()] == ["completed", "skipped"]
+
+
 class OfTheCallback(Exception):
     """What a bad callback raises."""
 
