@@ -1,5 +1,5 @@
-"""Runs the README: each ``console`` block in order, in one fresh folder, under a pseudo-terminal; ``python`` blocks that begin with
-``# NAME.py`` are written to that file first.
+"""Runs the README: each ``console`` block in order, in one fresh folder, under a pseudo-terminal; ``python`` blocks that begin
+with ``# NAME.py`` are written to that file first.
 
 ``python -m tests.readme`` prints what the commands really print, to be pasted; the test compares once ids, names, times and sizes
 are normalised.

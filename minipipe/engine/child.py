@@ -409,9 +409,9 @@ def _arrange(function: Callable[..., Any], values: dict[str, Any]) -> tuple[list
         return surplus, values
     positional = []
     for parameter in parameters:
-        if parameter.kind is parameter.POSITIONAL_ONLY or (surplus and parameter.kind is parameter.POSITIONAL_OR_KEYWORD):
-            if parameter.name in values:
-                positional.append(values.pop(parameter.name))
+        by_place = parameter.kind is parameter.POSITIONAL_ONLY or (surplus and parameter.kind is parameter.POSITIONAL_OR_KEYWORD)
+        if by_place and parameter.name in values:
+            positional.append(values.pop(parameter.name))
     return [*positional, *surplus], values
 
 
@@ -450,7 +450,9 @@ def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -
         if staged.inline is not None:
             total += staged.size
             if total > _INLINE_TOTAL_BYTES:
-                raise errors.CannotTravel(f"step {spec['name']!r} returns more than {_INLINE_TOTAL_BYTES >> 20} MiB in small results")
+                raise errors.CannotTravel(
+                    f"step {spec['name']!r} returns more than {_INLINE_TOTAL_BYTES >> 20} MiB in small results"
+                )
             payload = len(payloads)
             payloads.append(staged.inline)
         outputs.append(

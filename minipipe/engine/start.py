@@ -15,7 +15,8 @@ from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOAD = (
-    "import sys, importlib.util as u; s = u.spec_from_file_location('minipipe', {init!r}, submodule_search_locations=[{folder!r}]); "
+    "import sys, importlib.util as u; "
+    "s = u.spec_from_file_location('minipipe', {init!r}, submodule_search_locations=[{folder!r}]); "
     "m = sys.modules['minipipe'] = u.module_from_spec(s); s.loader.exec_module(m); "
     "from {module} import {function} as main; main({arguments})"
 )

@@ -164,8 +164,7 @@ class Run:
             CannotTravel: code or an argument cannot leave this process.
         """
         with self._lock:
-            if self.failure is not None:
-                raise self.failure
+            self._check_going()
             name, number = self._free_name(spec.name)
             given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
@@ -179,8 +178,7 @@ class Run:
     def submit_copy(self, spec: StepSpec, template: tasks.NewTask) -> Step:
         """Submit a step that is a copy of a template, with everything but the run's own part filled in."""
         with self._lock:
-            if self.failure is not None:
-                raise self.failure
+            self._check_going()
             retry = self._retry_of(spec)
             new = replace(
                 template,
@@ -201,6 +199,13 @@ class Run:
             step = Step(spec, spec.name, submitted.id, submitted.uid, {})
             self._take(step, new.queue, submitted.status)
         return step
+
+    def _check_going(self) -> None:
+        """Refuse new steps in a run that has failed already."""
+        if self.failure is not None:
+            raise self.failure
+        if self.options.abort_on_failure and (bad := self.bad_steps()):
+            raise errors.RunFailed(f"run {self.uid[:8]} stops: step {bad[0][0]} {bad[0][1]}, and abort_on_failure is set")
 
     def _take(self, step: Step, queue: str | None, status: str) -> None:
         """Keep a submitted step in mind: its callbacks run here, and somebody has to execute it."""

@@ -17,8 +17,8 @@ from typing import Any
 from blake3 import blake3
 
 from minipipe import errors, states
-from minipipe.context import Lease
 from minipipe.chance import between, fresh_id
+from minipipe.context import Lease
 from minipipe.store import cache, codec, promote, tasks
 from minipipe.store.home import Store
 
@@ -367,9 +367,7 @@ def _move(connection: sqlite3.Connection, lease: Lease, verdict: _Verdict, outco
     )
 
 
-def _follow(
-    store: Store, connection: sqlite3.Connection, lease: Lease, verdict: _Verdict, outcome: Outcome, now: float
-) -> None:
+def _follow(store: Store, connection: sqlite3.Connection, lease: Lease, verdict: _Verdict, outcome: Outcome, now: float) -> None:
     if outcome.code_changed:
         connection.execute(
             "INSERT INTO event (task_id, at, kind, attempt, detail) VALUES (?, ?, 'warning', ?, ?)",

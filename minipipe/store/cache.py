@@ -167,7 +167,10 @@ def _nearest(store: Store, task: sqlite3.Row) -> sqlite3.Row | None:
 def _differences(store: Store, old: sqlite3.Row, new: sqlite3.Row) -> list[Difference]:
     found = _code_differences(store, old["code_key"], new["code_key"])
     for kind, sql in (
-        ("param", "SELECT name, text AS shown, coalesce(key, text) AS key FROM parameter WHERE task_id = ? AND section = 'kwargs'"),
+        (
+            "param",
+            "SELECT name, text AS shown, coalesce(key, text) AS key FROM parameter WHERE task_id = ? AND section = 'kwargs'",
+        ),
         (
             "input",
             "SELECT name, coalesce(substr(key, 1, 8), '') AS shown, key FROM artifact"

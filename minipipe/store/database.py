@@ -305,7 +305,9 @@ def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | Non
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return errors.StoreDamaged(f"the store {path} is damaged", what, "look at it with: minipipe doctor", path=str(path))
     if code == sqlite3.SQLITE_IOERR:
-        return errors.StoreDamaged(f"reading or writing {path} failed", f"{what}; {_free(path)}", "check the disk", path=str(path))
+        return errors.StoreDamaged(
+            f"reading or writing {path} failed", f"{what}; {_free(path)}", "check the disk", path=str(path)
+        )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return errors.StoreUnwritable(f"cannot open {path} for writing", what, "check owner and mode", path=str(path))
     if code == sqlite3.SQLITE_BUSY:

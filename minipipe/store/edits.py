@@ -90,9 +90,7 @@ def delete_properties(store: Store, task_id: int, names: Sequence[str]) -> None:
     """Remove user properties. Transaction effect: one durable commit."""
     with store.database.write() as connection:
         for name in names:
-            connection.execute(
-                "DELETE FROM parameter WHERE task_id = ? AND section = 'properties' AND name = ?", (task_id, name)
-            )
+            connection.execute("DELETE FROM parameter WHERE task_id = ? AND section = 'properties' AND name = ?", (task_id, name))
 
 
 # -- configuration ------------------------------------------------------------------------------------------------------
@@ -235,8 +233,9 @@ def clone(
             "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, run_name, version, status, queue, controller,"
             " max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry, settings,"
             " comment, created_at, updated_at)"
-            " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created', queue,"
-            " controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry,"
+            " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created',"
+            " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
+            " entry,"
             " settings, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
             (uid, name, project, parent_id, run_name, comment, now, now, source_id),
         ).fetchall()[0]

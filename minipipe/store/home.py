@@ -1,9 +1,9 @@
 """The store: one directory with a database, blobs, logs and locks.
 
-    minipipe.db      every fact               blobs/ab/<digest>   bytes over 16 KiB, read-only
-    logs/ab/…        what attempts printed    tmp/                bytes that are being written
-    workers/*.lock   who is alive             maint.lock          who may checkpoint and collect
-    ballast          4 MiB to give back when the disk is full
+minipipe.db      every fact               blobs/ab/<digest>   bytes over 16 KiB, read-only
+logs/ab/…        what attempts printed    tmp/                bytes that are being written
+workers/*.lock   who is alive             maint.lock          who may checkpoint and collect
+ballast          4 MiB to give back when the disk is full
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ class Store:
         self.project_ids: dict[str, int] = {}
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str] | None = None, *, create: bool = True, durability: str | None = None
-    ) -> Store:
+    def open(cls, path: str | os.PathLike[str] | None = None, *, create: bool = True, durability: str | None = None) -> Store:
         """Open the store at `path`, making it if there is none.
 
         Args:
@@ -122,7 +120,7 @@ def _create(home: Path) -> None:
         try:
             connection = sqlite3.connect(draft, isolation_level=None)
             os.chmod(draft, 0o600)
-            connection.execute("PRAGMA page_size=2048")
+            connection.execute("PRAGMA page_size=2048")  # an ending touches a dozen pages: half the bytes to sync per commit
             connection.execute("PRAGMA journal_mode=WAL").fetchall()
             connection.execute("BEGIN IMMEDIATE")
             schema.migrate(connection)

@@ -19,14 +19,16 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
     code: dict[str, Any] | None = None
     database, task = store.database, claim.lease.task
     rows = database.rows(
-        "SELECT a.role, a.name, a.codec, a.digest, a.metadata, a.source_id, a.source_name, b.bytes"
+        "SELECT a.role, a.name, a.codec, a.digest, a.metadata, a.source_id, a.source_name, a.preview, b.bytes"
         " FROM artifact a LEFT JOIN blob b ON b.digest = a.digest"
         " WHERE a.task_id = ? AND a.role IN ('code', 'input', 'reference') ORDER BY a.id",
         (task,),
     )
     for row in rows:
         item: dict[str, Any] = {"name": row["name"], "codec": row["codec"], "digest": row["digest"], "payload": -1}
-        if row["codec"] == "scalar":
+        if row["codec"] == "scalar" and "${" in row["source_name"]:
+            item["value"] = row["preview"]  # a text that was filled in when the task was let go
+        elif row["codec"] == "scalar":
             value = database.row(
                 "SELECT value FROM parameter WHERE task_id = ? AND section = 'return' AND name = ?",
                 (row["source_id"], row["source_name"]),
@@ -40,9 +42,7 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
             code = item
         else:
             inputs.append(item)
-    arguments = database.rows(
-        "SELECT name, value FROM parameter WHERE task_id = ? AND section = 'kwargs' ORDER BY id", (task,)
-    )
+    arguments = database.rows("SELECT name, value FROM parameter WHERE task_id = ? AND section = 'kwargs' ORDER BY id", (task,))
     entry = dict(claim.entry)
     spec = {
         "token": claim.lease.token,

@@ -2,6 +2,7 @@
 
 The texts are checked when the pipeline is built (`minipipe.sdk.references`); here they are filled in, inside the transaction that
 lets the step go. A value that turned out not to exist (an artifact that the step did not store) fails the step with that reason.
+A parameter whose type is a list, tuple or dict is JSON: each text in it is filled by itself.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections.abc import Callable
+from typing import Any
 
+from minipipe import hashing
 from minipipe.store import blobs
 from minipipe.store.home import Store
 
 PATTERN = re.compile(r"\$\{([^{}]*)\}")
+_DOT = re.compile(r"(?<!\\)\.")
 
 
 class Missing(Exception):
@@ -28,23 +33,130 @@ def fill(store: Store, connection: sqlite3.Connection, task_id: int, run_id: int
     Returns:
         "" or, if one leads nowhere, which and why.
     """
-    rows = connection.execute("SELECT section, name, text FROM placeholder WHERE task_id = ?", (task_id,)).fetchall()
+
+    def value(reference: str) -> str:
+        return value_of(store, connection, run_id, reference)
+
+    rows = connection.execute(
+        "SELECT h.section, h.name, h.text, coalesce(p.type, '') AS type FROM placeholder h LEFT JOIN parameter p"
+        " ON p.task_id = h.task_id AND p.section = h.section AND p.name = h.name WHERE h.task_id = ?",
+        (task_id,),
+    ).fetchall()
     for row in rows:
         try:
-            text = PATTERN.sub(lambda match: value_of(store, connection, run_id, match[1]), row["text"])
+            text = _replace(row["text"], row["type"], value)
         except Missing as missing:
             return f"parameter {row['section']}/{row['name']}: {missing}"
         connection.execute(
             "INSERT INTO parameter (task_id, section, name, text, value) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text, value = excluded.value",
-            (task_id, row["section"], row["name"], text, json.dumps(text)),
+            (task_id, row["section"], row["name"], text, _typed(text, row["type"])),
+        )
+    held = connection.execute(
+        "SELECT id, name, source_name FROM artifact WHERE task_id = ? AND role = 'reference' AND source_name LIKE '%${%'",
+        (task_id,),
+    ).fetchall()
+    for row in held:  # a text with references inside a list, dict or tuple of a function step
+        try:
+            text = PATTERN.sub(lambda match: value(match[1]), row["source_name"])
+        except Missing as missing:
+            return f"argument {row['name'].partition('#')[0]}: {missing}"
+        connection.execute(
+            "UPDATE artifact SET codec = 'scalar', type = 'str', preview = ?, key = ? WHERE id = ?",
+            (text, key_of(store, connection, run_id, row["source_name"]), row["id"]),
         )
     return ""
 
 
-def split(reference: str) -> list[str]:
-    """The dotted parts of a reference; a dot inside a name is written ``\\.``."""
-    return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", reference)]
+def keys(store: Store, connection: sqlite3.Connection, task_id: int, run_id: int) -> dict[tuple[str, str], str]:
+    """What the placeholders of a task add to its cache key: (section, name) -> text. Part of the caller's transaction."""
+    rows = connection.execute("SELECT section, name, text FROM placeholder WHERE task_id = ?", (task_id,)).fetchall()
+    return {(row["section"], row["name"]): key_of(store, connection, run_id, row["text"]) for row in rows}
+
+
+def key_of(store: Store, connection: sqlite3.Connection, run_id: int, text: str) -> str:
+    """A text for cache keys: as filled, but an id of a step is replaced by what the step holds (ids are new in every run)."""
+
+    def stable(match: re.Match[str]) -> str:
+        step, *parts = split(match[1])
+        if parts == ["id"]:
+            return contents_of(connection, _step(connection, run_id, step, match[1])["id"])
+        return value_of(store, connection, run_id, match[1])
+
+    return PATTERN.sub(stable, text)
+
+
+def contents_of(connection: sqlite3.Connection, task_id: int) -> str:
+    """Digest of what a task holds for whoever gets its id: parameters and outputs. A task with metrics is only equal to itself.
+
+    Of a task that was served from the cache the one that really ran counts.
+    """
+    task = connection.execute(
+        "SELECT s.id, s.uid, EXISTS (SELECT 1 FROM metric m WHERE m.task_id = s.id) AS measured FROM task t"
+        " JOIN task s ON s.id = coalesce(t.cached_from, t.id) WHERE t.id = ?",
+        (task_id,),
+    ).fetchone()
+    if task["measured"]:
+        return str(task["uid"])
+    parts = ["contents"]
+    for sql in (
+        "SELECT name, coalesce(nullif(key, ''), digest, '') AS key FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY name",
+        "SELECT section || '/' || name AS name, text AS key FROM parameter WHERE task_id = ? AND section <> 'kwargs_artifacts'"
+        " ORDER BY section, name",
+    ):
+        for row in connection.execute(sql, (task["id"],)).fetchall():
+            parts += (row["name"], row["key"])
+    return hashing.combine(*parts)
+
+
+def split(reference: str, most: int = 0) -> list[str]:
+    """The dotted parts of a reference; a dot inside a name is written ``\\.``.
+
+    Args:
+        reference: what stands between the braces.
+        most: after so many dots the rest is one part, 0 for no limit.
+    """
+    return [part.replace("\\.", ".") for part in _DOT.split(reference, most)]
+
+
+def _replace(text: str, kind: str, value: Callable[[str], str]) -> str:
+    def filled(part: Any) -> Any:
+        if isinstance(part, str):
+            return PATTERN.sub(lambda match: value(match[1]), part)
+        if isinstance(part, list):
+            return [filled(item) for item in part]
+        if isinstance(part, dict):
+            return {filled(key): filled(item) for key, item in part.items()}
+        return part
+
+    if _is_structure(kind):
+        return json.dumps(filled(json.loads(text)))
+    return str(filled(text))
+
+
+def _is_structure(kind: str) -> bool:
+    return kind.partition("/")[0] in ("list", "tuple", "dict")
+
+
+def _typed(text: str, kind: str) -> str:
+    """The typed value as JSON: a number where the parameter is one (ClearML's rule: a text keeps the type of its cell)."""
+    if _is_structure(kind):
+        return text
+    if kind in ("int", "float"):
+        try:
+            return json.dumps(int(text) if kind == "int" else float(text))
+        except ValueError:
+            return json.dumps(text)
+    return json.dumps(text)
+
+
+def _step(connection: sqlite3.Connection, run_id: int, step: str, reference: str) -> sqlite3.Row:
+    task: sqlite3.Row | None = connection.execute(
+        "SELECT id, uid FROM task WHERE parent_id = ? AND name = ? AND superseded = 0 ORDER BY id DESC LIMIT 1", (run_id, step)
+    ).fetchone()
+    if task is None:
+        raise Missing(f"${{{reference}}}: no step {step!r}")
+    return task
 
 
 def value_of(store: Store, connection: sqlite3.Connection, run_id: int, reference: str) -> str:
@@ -54,17 +166,13 @@ def value_of(store: Store, connection: sqlite3.Connection, run_id: int, referenc
         Missing: the step, or what is asked of it, is not there.
     """
     step, *parts = split(reference)
-    task = connection.execute(
-        "SELECT id, uid FROM task WHERE parent_id = ? AND name = ? AND superseded = 0 ORDER BY id DESC LIMIT 1", (run_id, step)
-    ).fetchone()
-    if task is None:
-        raise Missing(f"${{{reference}}}: no step {step!r}")
+    task = _step(connection, run_id, step, reference)
     if parts == ["id"]:
         return str(task["uid"])
     if parts[0] == "artifacts" and len(parts) >= 3:
         return _artifact(store, connection, task["id"], step, parts[1], parts[2:])
-    if parts[0] == "parameters":
-        return _parameter(connection, task["id"], step, reference.split(".", 2)[2])
+    if parts[0] == "parameters" and len(parts) > 1:
+        return _parameter(connection, task["id"], step, split(reference, 2)[2])
     raise Missing(f"${{{reference}}}: a step has id, artifacts and parameters")
 
 

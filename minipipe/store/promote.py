@@ -43,7 +43,7 @@ def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], no
             continue
         if task["hold"]:
             continue
-        key = _resolve(connection, task)
+        key = _resolve(store, connection, task)
         source = cache.lookup(store, connection, key, now) if key and task["use_cache"] else None
         if source is None:
             _enqueue(connection, task["id"], key, now)
@@ -53,14 +53,17 @@ def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], no
             work.extend(count_down(connection, task["id"]))
 
 
-def _resolve(connection: sqlite3.Connection, task: sqlite3.Row) -> str | None:
+def _resolve(store: Store, connection: sqlite3.Connection, task: sqlite3.Row) -> str | None:
     """Fill in what the references of a task point to; return its cache key, None if it has no stable one."""
     parts: list[str] = []
     references = connection.execute(
-        "SELECT id, name, source_id, source_name FROM artifact WHERE task_id = ? AND role = 'reference' ORDER BY id",
+        "SELECT id, name, source_id, source_name, key FROM artifact WHERE task_id = ? AND role = 'reference' ORDER BY id",
         (task["id"],),
     ).fetchall()
     for reference in references:
+        if "${" in reference["source_name"]:  # a text, filled in by `placeholders.fill`
+            parts += (reference["name"], reference["key"] or "")
+            continue
         found = connection.execute(
             "SELECT digest, codec, type, key, preview, size, metadata FROM artifact"
             " WHERE task_id = ? AND role = 'output' AND name = ?",
@@ -81,17 +84,15 @@ def _resolve(connection: sqlite3.Connection, task: sqlite3.Row) -> str | None:
         parts += (reference["name"], facts[3] or "")
     if not task["key_base"]:
         return None
+    told = placeholders.keys(store, connection, task["id"], task["parent_id"]) if task["placeholders"] else {}
     if task["template_id"] is not None:  # a copy of a template: all that it was told counts, overrides included
-        for table in ("section || '/' || name AS name, text FROM parameter", "name, text FROM configuration"):
-            for cell in connection.execute(f"SELECT {table} WHERE task_id = ? ORDER BY 1", (task["id"],)).fetchall():
-                parts += (cell["name"], cell["text"])
-    elif task["placeholders"]:
-        for cell in connection.execute(
-            "SELECT p.name, p.text FROM placeholder h JOIN parameter p ON p.task_id = h.task_id AND p.section = h.section"
-            " AND p.name = h.name WHERE h.task_id = ? ORDER BY 1",
-            (task["id"],),
-        ).fetchall():
-            parts += (cell["name"], cell["text"])
+        for table in ("section, name, text FROM parameter", "'' AS section, name, text FROM configuration"):
+            for cell in connection.execute(f"SELECT {table} WHERE task_id = ? ORDER BY 1, 2", (task["id"],)).fetchall():
+                place = (cell["section"], cell["name"])
+                parts += ("/".join(place), told.get(place, cell["text"]))
+    else:
+        for place in sorted(told):
+            parts += ("/".join(place), told[place])
     return hashing.combine("step", task["key_base"], *parts)
 
 
@@ -131,7 +132,11 @@ def count_down(connection: sqlite3.Connection, parent_id: int) -> list[int]:
 
 
 def skip_below(connection: sqlite3.Connection, task_id: int, reason: str, now: float) -> None:
-    """Skip everything that needs a task which ended without success."""
+    """Skip everything that needs a task which ended without success; drafts too: nobody can start them any more."""
+    connection.execute(
+        _DESCENDANTS + " UPDATE task SET status = 'pending' WHERE status = 'created' AND parent_id IS NOT NULL AND id IN below",
+        {"id": task_id},
+    )
     connection.execute(
         _DESCENDANTS + " UPDATE task SET status = 'skipped', reason = :reason, ended_at = :now, updated_at = :now"
         " WHERE status = 'pending' AND id IN below",
@@ -157,7 +162,7 @@ def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: s
 
 
 def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float, private: bool = False) -> None:
-    """Stop what a run still has going: waiting steps are skipped, queued and running ones stopped (the latter by their worker).
+    """Stop what a run still has going: waiting steps are skipped, drafts, queued and running ones stopped (the last by their worker).
 
     With `private` only those that nobody else can execute: a run's steps on public queues outlive their controller.
     """
@@ -170,7 +175,7 @@ def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: fl
     )
     stopped = connection.execute(
         "UPDATE task SET status = 'stopped', reason = :reason, ended_at = :now, updated_at = :now"
-        f" WHERE {mine} AND status = 'queued' RETURNING id, gate",
+        f" WHERE {mine} AND status IN ('queued', 'created') RETURNING id, gate",
         arguments,
     ).fetchall()
     for row in stopped if private else ():  # else no step of the run is pending any more

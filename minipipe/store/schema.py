@@ -252,12 +252,8 @@ def _first(connection: sqlite3.Connection) -> None:
     moves = [(old, new, forced) for old, pair in states.MOVES.items() for forced, news in enumerate(pair) for new in news]
     connection.executemany("INSERT INTO transition VALUES (?, ?, ?)", moves)
     now = time.time()
-    connection.executemany(
-        "INSERT INTO queue VALUES (?, ?, 0, ?)", [(name, fresh_id(), now) for name in ("default", "services")]
-    )
-    connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)", [("store_id", fresh_id()), ("created_at", str(now))]
-    )
+    connection.executemany("INSERT INTO queue VALUES (?, ?, 0, ?)", [(name, fresh_id(), now) for name in ("default", "services")])
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", [("store_id", fresh_id()), ("created_at", str(now))])
 
 
 # Newest last; the position is the schema version. A released migration is never edited: a new one follows it.

@@ -133,7 +133,8 @@ def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
         for name, text in new.configurations:
             values = (task_id, name, text)
             connection.execute(
-                "INSERT INTO configuration (task_id, name, text) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text", values
+                "INSERT INTO configuration (task_id, name, text) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text",
+                values,
             )
         for section, name, text in new.placeholders:
             connection.execute("INSERT INTO placeholder VALUES (?, ?, ?, ?)", (task_id, section, name, text))
@@ -164,7 +165,8 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
         connection.execute("INSERT OR IGNORE INTO code VALUES (?, ?, ?, ?)", new.code)
     run_name = names.unused(connection) if new.is_run else None
     row = connection.execute(
-        "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, placeholders, run_name, version, status, queue, controller, session,"
+        "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, placeholders, run_name, version, status, queue,"
+        " controller, session,"
         " private, hold, gate, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
         " entry, settings, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         " RETURNING id",
@@ -280,6 +282,7 @@ def _insert_edges(connection: sqlite3.Connection, task_id: int, parents: Sequenc
             bad = bad or f"{parent['name']} {parent['status']}"
         waiting += 1
     if bad:
+        connection.execute("UPDATE task SET status = 'pending' WHERE id = ? AND status = 'created'", (task_id,))
         connection.execute(
             "UPDATE task SET status = 'skipped', reason = ?, ended_at = ?, updated_at = ?, waiting_on = ? WHERE id = ?",
             (bad, now, now, waiting, task_id),
@@ -337,9 +340,7 @@ def change_arguments(
     """Replace the arguments of a step that its controller still holds. Transaction effect: one commit."""
     now = time.time()
     with store.database.write(durable=False) as connection:
-        connection.execute(
-            "DELETE FROM parameter WHERE task_id = ? AND section IN ('kwargs', 'kwargs_artifacts')", (task_id,)
-        )
+        connection.execute("DELETE FROM parameter WHERE task_id = ? AND section IN ('kwargs', 'kwargs_artifacts')", (task_id,))
         connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('input', 'reference')", (task_id,))
         insert_parameters(connection, task_id, parameters)
         for link in links:
@@ -351,9 +352,7 @@ def open_gate(store: Store, task_id: int) -> None:
     """Let the children of an ended step go on: its callbacks have run. Transaction effect: one durable commit."""
     now = time.time()
     with store.database.write() as connection:
-        row = connection.execute(
-            "UPDATE task SET gate = 0 WHERE id = ? AND gate = 1 RETURNING status", (task_id,)
-        ).fetchall()
+        row = connection.execute("UPDATE task SET gate = 0 WHERE id = ? AND gate = 1 RETURNING status", (task_id,)).fetchall()
         if row:
             promote.settle(store, connection, task_id, row[0]["status"], now)
 

@@ -17,7 +17,7 @@ from tests.faults.killing import armed
 
 # role, kind, when, how many points one chain has at least, step and first point of the fast group
 POINTS = [
-    ("worker", "sql", "before", 100, 11, 2),
+    ("worker", "sql", "before", 100, 13, 3),
     ("worker", "os", "before", 13, 6, 8),
     ("worker", "os", "after", 13, 5, 9),
     ("child", "os", "before", 8, 4, 3),

@@ -166,7 +166,7 @@ def changed(statement: str) -> Callable[[Any], Any]:
 
     def run(p: Any) -> Any:
         names = {"p": p, "np": np}
-        exec(code, names)  # noqa: S102
+        exec(code, names)
         return names["p"]
 
     return run
@@ -613,7 +613,7 @@ def outcome(operation: Callable[[Any], Any], p: Any) -> Any:
     """What an operation gives, or the exception it ends with."""
     try:
         return operation(p)
-    except Exception as error:  # noqa: BLE001 (compared)
+    except Exception as error:
         return error
 
 
