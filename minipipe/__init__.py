@@ -17,6 +17,7 @@ _HOMES = {
     "pipeline": "minipipe.sdk.decorator",
     "Task": "minipipe.sdk.task",
     "Logger": "minipipe.sdk.logger",
+    "StorageManager": "minipipe.sdk.storage",
     "resolve": "minipipe.sdk.proxy",
     "TaskTypes": "minipipe.states",
     "Store": "minipipe.store.home",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from minipipe.sdk.decorator import PipelineDecorator, component, pipeline
     from minipipe.sdk.logger import Logger
     from minipipe.sdk.proxy import resolve
+    from minipipe.sdk.storage import StorageManager
     from minipipe.sdk.task import Task
     from minipipe.states import TaskTypes
     from minipipe.store.home import Store
@@ -44,6 +46,7 @@ __all__ = [
     "PipelineDecorator",
     "RunFailed",
     "StepFailed",
+    "StorageManager",
     "Store",
     "Task",
     "TaskTypes",

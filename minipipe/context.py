@@ -1,13 +1,19 @@
 """What this process is running: one value, set once by whoever starts work here.
 
 A step's child process sets it before user code runs; `Task.current_task()` and the logger read it. It is a plain module
-global and not a ContextVar: threads that user code starts must see the step they belong to.
+global and not a ContextVar: threads that user code starts must see the step they belong to. It also stands in the environment,
+where programs that user code starts find it (`inherited`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+VARIABLE = "MINIPIPE_WITHIN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Running:
 
 
 _running: Running | None = None
+_from_outside = os.environ.get(VARIABLE, "")
 
 
 def running() -> Running | None:
@@ -59,6 +66,38 @@ def running() -> Running | None:
 
 
 def set_running(value: Running | None) -> None:
-    """Say what this process executes from now on; None ends it."""
+    """Say what this process executes from now on; None ends it. Programs that it starts then find it in their environment."""
     global _running
     _running = value
+    text = _from_outside if value is None else json.dumps({**asdict(value), "home": str(value.home)})
+    if text:
+        os.environ[VARIABLE] = text
+    else:
+        os.environ.pop(VARIABLE, None)
+
+
+_endings: list[Callable[[], None]] = []
+
+
+def before_end(action: Callable[[], None]) -> None:
+    """Have a worker's process call this when its script has ended and before its task does; an exception fails the task."""
+    _endings.append(action)
+
+
+def end() -> None:
+    """Call what `before_end` was given, in that order."""
+    while _endings:
+        _endings.pop(0)()
+
+
+def inherited() -> Running | None:
+    """What the process that started this program was executing at that time; None if nothing. It may have ended since."""
+    text = os.environ.get(VARIABLE, "") if _running is None else ""
+    if not text:
+        return None
+    try:
+        facts = json.loads(text)
+        lease = Lease(**facts.pop("lease"))  # what has no lease was not ours to tell
+        return Running(lease=lease, **{**facts, "home": Path(facts["home"])})
+    except (ValueError, TypeError, KeyError, AttributeError):  # somebody else's variable of that name
+        return None

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minipipe import context, errors, hashing
+from minipipe import context, errors, hashing, seeds
 from minipipe.engine import protocol, start, tree
 from minipipe.store import blobs, codec, database
 from minipipe.store.home import Store
@@ -89,7 +89,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
     os.umask(0o077)
     _redirect(spec)
     database.forbid("")
-    _seed(spec["seed"])
+    seeds.sow(spec["seed"])
     for name, value in spec["environment"].items():
         os.environ[name] = value
     started = time.monotonic()
@@ -224,53 +224,6 @@ def _step_forward_for_the_oom_killer() -> None:
         os.close(descriptor)
 
 
-def _seed(seed: int | None) -> None:
-    """An attempt draws the same numbers in a warm host as in a fresh interpreter (ClearML's `Task.set_random_seed`).
-
-    The host's own state never counts: `random` reseeds itself after a fork, numpy does not, and two children drew the same
-    numbers (pytorch/pytorch#5059). With None the seed comes from the system.
-    """
-    value = int.from_bytes(os.urandom(4), "big") if seed is None else seed
-    for name, sow in _SEEDERS.items():
-        if name in sys.modules:
-            sow(sys.modules[name], value)
-    sys.meta_path.insert(0, _SeedLater(value))
-
-
-_SEEDERS: dict[str, Callable[[Any, int], object]] = {
-    "random": lambda module, value: module.seed(value),
-    "numpy.random": lambda module, value: module.seed(value % 2**32),
-    "torch": lambda module, value: module.manual_seed(value),
-}
-
-
-class _SeedLater:
-    """Seeds these modules when the step imports them itself."""
-
-    def __init__(self, value: int) -> None:
-        self.value = value
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Let the other finders find the module and run our seeding after its own code."""
-        if name not in _SEEDERS or name in sys.modules:
-            return None
-        sys.meta_path.remove(self)
-        try:
-            spec = importlib.util.find_spec(name)
-        finally:
-            sys.meta_path.insert(0, self)
-        if spec is None or spec.loader is None:
-            return spec
-        execute = spec.loader.exec_module
-
-        def exec_module(module: types.ModuleType) -> None:
-            execute(module)
-            _SEEDERS[name](module, self.value)
-
-        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-        return spec
-
-
 # -- running ------------------------------------------------------------------------------------------------------------
 
 
@@ -324,12 +277,13 @@ def _run_script(entry: dict[str, Any]) -> _Result:
     # Tracebacks and inspect show the text that runs, not a file that was edited since.
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
     try:
-        exec(compile(source, path, "exec"), module.__dict__)
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # not with this file's own __future__
     except SystemExit as stop:
         if stop.code not in (None, 0):
             if not isinstance(stop.code, int):
                 print(stop.code, file=sys.stderr)
             raise
+    context.end()
     return _Result({"ending": "completed", "outputs": []}, [], 0)
 
 

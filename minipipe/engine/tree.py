@@ -118,13 +118,25 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def strike(tokens: Collection[str]) -> set[int]:
+    """Kill the processes of attempts; return those that were found.
+
+    They are stopped first, until a look finds no more: a stopped process forks nothing that would slip through, and as long as
+    it is there its group and its descendants are known by it, also those that cleared their environment.
+    """
+    found: set[int] = set()
+    while more := members(tokens) - found:
+        send(more, signal.SIGSTOP)
+        found |= more
+    send(found, signal.SIGKILL)
+    return found
+
+
 def kill_all(tokens: Collection[str]) -> None:
-    """Kill the processes of attempts and return when two looks in a row find none (a fork may slip through one look)."""
+    """Kill the processes of attempts and return when two looks in a row find none."""
     quiet = 0
     while quiet < 2:
-        found = members(tokens)
-        quiet = 0 if found else quiet + 1
-        send(found, signal.SIGKILL)
+        quiet = 0 if strike(tokens) else quiet + 1
 
 
 def bury(but: int) -> None:

@@ -116,6 +116,7 @@ class Worker:
             StoreMoved: the store was renamed or deleted; all steps were ended.
         """
         self._listen()
+        self.store.database.reserve_log()
         try:
             while not self._finished():
                 self._wait()
@@ -254,7 +255,7 @@ class Worker:
                 attempt.kill_at = now + self.settings.grace_s
                 tree.send(left, signal.SIGTERM)
             elif left and now >= attempt.kill_at:
-                tree.send(left, signal.SIGKILL)
+                tree.strike([token])
 
     def _end(self, attempt: _Attempt, why: str, grace_s: float | None = None) -> None:
         """Begin to end an attempt: SIGTERM now, SIGKILL after the grace (default the setting's; 0 is at once)."""
@@ -262,8 +263,10 @@ class Worker:
             return
         attempt.why = attempt.why or why
         attempt.kill_at = time.monotonic() + (self.settings.grace_s if grace_s is None else grace_s)
-        left = tree.members([attempt.claim.lease.token])
-        tree.send(left, signal.SIGKILL if grace_s == 0 else signal.SIGTERM)
+        if grace_s == 0:
+            tree.strike([attempt.claim.lease.token])
+        else:
+            tree.send(tree.members([attempt.claim.lease.token]), signal.SIGTERM)
 
     def _save(self) -> None:
         """Commit endings. One that cannot be committed is kept and tried again; nothing is claimed meanwhile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,19 @@ def bind(
             warnings.warn(f"{step}() was called without {name!r}: None is passed", UserWarning, stacklevel=depth + 1)
             found[name] = None
     return found
+
+
+def result_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The names of a step's results; a single text is one name, commas included (ClearML's rule).
+
+    Raises:
+        BadPipeline: a name is given twice.
+    """
+    names = (given,) if isinstance(given, str) else tuple(given or ())
+    double = {name for name in names if names.count(name) > 1}
+    if double:
+        raise errors.BadPipeline(f"the results name {sorted(double)[0]!r} twice", hint="give each result its own name")
+    return names
 
 
 def encode(store: Store, step: str, run_uid: str, given: dict[str, Any]) -> Arguments:

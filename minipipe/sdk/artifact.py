@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from minipipe import errors
-from minipipe.sdk import session
+from minipipe.sdk import copies, session, storage
 from minipipe.store import blobs, codec, records
 from minipipe.store.home import Store
 
@@ -66,8 +66,8 @@ class Artifact:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the stored bytes, 64 hex digits (ClearML's hash; computed when asked for)."""
-        return hashlib.sha256(blobs.load(self._store, self._row["digest"], self.name)).hexdigest()
+        """SHA-256 of its file as `get_local_copy` gives it, 64 hex digits (ClearML's hash; computed when asked for)."""
+        return hashlib.sha256(copies.content(self._store, self._row)).hexdigest()
 
     def get(
         self,
@@ -94,6 +94,51 @@ class Artifact:
                 self._value = records.value_of(self._store, self._row["task_id"], self.name, session.scratch())
         return self._value
 
+    def get_local_copy(
+        self, extract_archive: bool = True, raise_on_error: bool = False, force_download: bool = False
+    ) -> str | None:
+        """The path of a read-only copy under its own name, gone with this process; for values that cannot be decoded here, too.
+
+        Args:
+            extract_archive: give the folder if the artifact is one (type ``archive``), rather than a tar file of it. A file that
+                happens to be an archive stays as it is (ClearML's rule).
+            raise_on_error: raise instead of returning None.
+            force_download: make a new copy.
+
+        Returns:
+            The path; None, after one line on stderr, if the artifact has no content.
+
+        Raises:
+            ValueError: the same, with `raise_on_error`.
+            ArtifactError: the stored bytes are missing or damaged; they are not handed out.
+        """
+        try:
+            if self._row["digest"] is None:
+                raise errors.NotFound(f"cannot copy artifact {self.name!r}", "it has no content")
+            extract = extract_archive and self.type == "archive"
+            return str(copies.copy_of(self._store, self._row, extract, force=force_download))
+        except errors.NotFound as error:
+            if raise_on_error:
+                raise
+            storage.tell(error)
+            return None
+
+    def verify_pickle_file_integrity(self, local_file: str) -> None:
+        """Check that a file has the content of this artifact.
+
+        Raises:
+            ValueError: it has not (ClearML's rule).
+            ArtifactError: the stored bytes themselves are missing or damaged.
+        """
+        with open(local_file, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.hash:
+            raise errors.UsageError(
+                f"{local_file} is not artifact {self.name!r}",
+                f"its SHA-256 is {found}, not {self.hash}",
+                "get_local_copy() makes a copy",
+            )
+
     def __repr__(self) -> str:
         return f"<Artifact {self.name!r} {self.type} {self.size} bytes: {self.preview[:60]}>"
 
@@ -113,5 +158,3 @@ class Artifacts(Mapping[str, Artifact]):
 
     def __len__(self) -> int:
         return len(self._all)
-
-

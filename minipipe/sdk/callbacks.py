@@ -16,8 +16,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minipipe import errors, states
+from minipipe.sdk import proxy
 from minipipe.sdk.node import NODE_WORDS, Node
-from minipipe.sdk.values import cell, split_name
+from minipipe.sdk.references import has_step_reference
+from minipipe.sdk.values import kept_cell, split_name
 from minipipe.store import edits, records, tasks
 
 if TYPE_CHECKING:
@@ -94,24 +96,32 @@ class Callbacks:
 
     def _before(self, step: Step, node: Node) -> None:
         copied = node.base_task_id is not None
-        if copied:
-            self._read_parameters(step, node)
+        self._read_parameters(step, node, copied)
         before = dict(node.parameters)
         answer = self._call(step.spec.before, node, node.parameters)
         if self.run.failure is None and answer is not False and _differs(before, node.parameters):
-            self._change(step, node, copied)
+            self._change(step, node, before)
         if self.run.failure is None:
             tasks.release(self.run.store, step.id, skip=answer is False)
 
-    def _read_parameters(self, step: Step, node: Node) -> None:
+    def _read_parameters(self, step: Step, node: Node, copied: bool) -> None:
         """References are resolved by now: what the callback sees is what the step will get."""
-        stored = {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in records.parameters(self.run.store, step.id)}
-        node.parameters.update({key: stored[key] for key in node.parameters if key in stored})
+        given = node.parameters
+        wanted = {key for key in given if copied or (not proxy.is_lazy(given[key]) and has_step_reference(given[key]))}
+        if not wanted:
+            return
+        rows = records.parameters(self.run.store, step.id)
+        stored = {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in rows}
+        node.parameters.update({key: stored[key] for key in node.parameters if key in wanted and key in stored})
 
-    def _change(self, step: Step, node: Node, copied: bool) -> None:
-        if copied:
-            cells = [cell(*split_name(key), value) for key, value in node.parameters.items()]
+    def _change(self, step: Step, node: Node, before: dict[str, Any]) -> None:
+        if node.base_task_id is not None:
+            known = {f"{row['section']}/{row['name']}": row["type"] for row in records.parameters(self.run.store, step.id)}
+            changed = {key: value for key, value in node.parameters.items() if key not in before or value is not before[key]}
+            places = {key: split_name(key) for key in changed}
+            cells = [kept_cell(*places[key], value, known.get("/".join(places[key]), "")) for key, value in changed.items()]
             edits.set_parameters(self.run.store, step.id, cells)
+            edits.forget_overrides(self.run.store, step.id, [split_name(key) for key in before if key not in node.parameters])
         else:
             self.run.change_arguments(step, {key.removeprefix("kwargs/"): value for key, value in node.parameters.items()})
 

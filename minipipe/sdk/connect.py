@@ -6,86 +6,81 @@ Where a script starts its own task (local mode) the object is copied to the task
 
 from __future__ import annotations
 
-import argparse
 import copy
 import enum
 import inspect
 import json
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from minipipe import errors
-from minipipe.sdk import session, values
+from minipipe.sdk import notice, session, values
 from minipipe.sdk.session import Current
 from minipipe.store import edits, records
 from minipipe.store.tasks import Parameter
 
 
+@dataclass(frozen=True, slots=True)
 class Binding:
     """Connects objects to one task.
 
-    Args:
+    Attributes:
         current: the task.
         overrides: the stored values win (worker mode on the main task).
     """
 
-    def __init__(self, current: Current, overrides: bool) -> None:
-        self.current = current
-        self.overrides = overrides
+    current: Current
+    overrides: bool
 
     def connect(self, mutable: Any, name: str | None, ignore_overrides: bool) -> Any:
         """See `Task.connect`."""
         section = str(name) if name else values.DEFAULT_SECTION
-        overriding = self.overrides and not ignore_overrides
-        if isinstance(mutable, argparse.ArgumentParser):
-            return self.connect_parser(mutable)
+        binding = replace(self, overrides=self.overrides and not ignore_overrides)
         if isinstance(mutable, Mapping):
-            return self._connect_dict(dict_of(mutable), mutable, section, overriding)
+            return binding._connect_dict(mutable, section)
         if hasattr(mutable, "to_dict") and hasattr(mutable, "update_from_dict"):
-            given = mutable.to_dict()
-            mutable.update_from_dict(self._merge(given, section, overriding))
+            mutable.update_from_dict(binding._merge(dict_of(mutable.to_dict()), section))
             return mutable
         if inspect.isclass(mutable) or hasattr(mutable, "__dict__"):
-            for attribute, value in self._merge(_attributes(mutable), section, overriding).items():
-                setattr(mutable, attribute, value)
+            given = _attributes(mutable)
+            for attribute, value in binding._merge(dict_of(given), section).items():
+                if binding.overrides and value != given[attribute]:  # elsewhere the object is only read: it may be frozen
+                    setattr(mutable, attribute, value)
             return mutable
         raise errors.UsageError(
             f"a {type(mutable).__name__} cannot be connected", "connect takes a dict, a class, an object or an ArgumentParser"
         )
 
-    def _connect_dict(self, given: dict[str, Any], original: Any, section: str, overriding: bool) -> Any:
-        if not overriding:
-            self.write(section, flatten(given))
-            return Connected(given, self, section, "")
-        merged = self._merge(given, section, True)
-        if isinstance(original, dict):
-            original.clear()
-            original.update(merged)
-        return Connected(merged, self, section, "", original if isinstance(original, dict) else None)
+    def _connect_dict(self, original: Mapping[Any, Any], section: str) -> Any:
+        merged = self._merge(dict_of(original), section)
+        if not self.overrides or not isinstance(original, dict):
+            return Connected(merged, self, section, "")
+        _fill(original, merged)
+        return Connected(merged, self, section, "", original)
 
-    def _merge(self, given: dict[str, Any], section: str, overriding: bool) -> dict[str, Any]:
+    def _merge(self, given: dict[str, Any], section: str, prefix: str = "") -> dict[str, Any]:
         """What holds: the stored values where there are any, cast to the types in code; what only code has is added to the task."""
-        flat = flatten(given)
-        if overriding:
-            stored = self.read(section)
-            for key, value in flat.items():
-                if key in stored:
-                    flat[key] = recast(stored[key], value, f"{section}/{key}")
-            self.write(section, {key: value for key, value in flat.items() if key not in stored})
-        else:
-            self.write(section, flat)
-        return unflatten(flat, given)
-
-    def override_one(self, section: str, key: str, value: Any) -> Any:
-        """A value that code assigns to a connected key: stored, unless the stored one wins."""
-        if self.overrides:
-            stored = self.read(section)
+        flat = flatten(given, prefix)
+        stored = self.read(section) if self.overrides else {}
+        for key, value in flat.items():
             if key in stored:
-                return recast(stored[key], value, f"{section}/{key}")
-        self.write(section, {key: value})
-        return value
+                flat[key] = recast(stored[key], value, f"{section}/{key}")
+        self.write(section, {key: value for key, value in flat.items() if key not in stored})
+        return unflatten(flat, given, prefix)
+
+    def assign(self, section: str, key: str, value: Any) -> Any:
+        """A value that code assigns to a connected key: stored, unless the stored one wins. Returns the one that holds."""
+        try:
+            if isinstance(value, Mapping) and value:
+                return self._merge(dict_of(value), section, f"{key}/")
+            return self._merge({key: value}, section)[key]
+        except errors.IllegalMove as error:  # the script goes on after its task has ended
+            notice.say(f"parameter {section}/{key}", f"not stored: {error.message}")
+            return value
 
     def read(self, section: str) -> dict[str, Any]:
         """Stored cells of a section: key -> row."""
@@ -103,33 +98,6 @@ class Binding:
         if cells:
             edits.set_parameters(self.current.store, self.current.row_id, cells)
 
-    # -- command lines ------------------------------------------------------------------------------------------------
-
-    def connect_parser(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        """Parsed now or later, the parser's arguments are recorded in section ``Args`` or replaced by what is stored there."""
-        from_parser = parser.parse_known_args
-
-        def parse_known_args(args: Any = None, namespace: Any = None) -> Any:
-            if self.overrides:
-                _lift_required(parser)
-            found, rest = from_parser(args, namespace)
-            self.settle_arguments(parser, found)
-            return found, rest
-
-        parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
-        return parser
-
-    def settle_arguments(self, parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
-        """Record parsed arguments, or put the stored values in their place."""
-        flat = {key: value for key, value in vars(found).items() if not callable(value)}
-        if self.overrides:
-            stored = self.read("Args")
-            for key, value in flat.items():
-                if key in stored:
-                    setattr(found, key, _read_argument(parser, key, stored[key], value))
-            flat = {key: value for key, value in flat.items() if key not in stored}
-        self.write("Args", flat)
-
     # -- configuration objects ----------------------------------------------------------------------------------------
 
     def connect_configuration(self, configuration: Any, name: str | None, description: str | None, ignore_overrides: bool) -> Any:
@@ -141,8 +109,12 @@ class Binding:
             warnings.warn(f"no configuration {section!r} is stored with the task: the one in code is used", stacklevel=3)
         if isinstance(configuration, (str, Path)):
             return self._connect_file(configuration, section, description, stored if overriding else None)
+        if not isinstance(configuration, (Mapping, list, tuple)):
+            raise errors.UsageError(
+                f"a {type(configuration).__name__} is no configuration", "", "connect_configuration takes a dict, a list or a path"
+            )
         if overriding and stored is not None:
-            return _refill(configuration, json.loads(stored))
+            return _refill(configuration, _parsed(stored, section))
         text = json.dumps(configuration, indent=2, default=str)
         kind = "dictionary" if isinstance(configuration, Mapping) else "list"
         edits.set_configuration(self.current.store, self.current.row_id, section, text, kind, description or "")
@@ -152,14 +124,15 @@ class Binding:
         if stored is None:
             try:
                 text = Path(path).read_text(encoding="utf-8")
-            except OSError as error:
-                raise errors.UsageError(f"configuration file {path} cannot be read", error.strerror or "") from error
+            except (OSError, UnicodeDecodeError) as error:
+                why = (error.strerror or "") if isinstance(error, OSError) else "it is not a text in UTF-8"
+                raise errors.UsageError(f"configuration file {path} cannot be read", why) from error
             kind = Path(path).suffix.lstrip(".")
             edits.set_configuration(self.current.store, self.current.row_id, section, text, kind, description or "")
             return path
         folder = session.scratch()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        target = folder / f"configuration-{abs(hash(section)):x}{Path(path).suffix}"
+        target = Path(tempfile.mkdtemp(dir=folder)) / f"configuration{Path(path).suffix}"
         target.write_text(stored, encoding="utf-8")
         return target if isinstance(path, Path) else str(target)
 
@@ -177,19 +150,20 @@ class Connected(dict[Any, Any]):
             super().__setitem__(key, self._wrap(key, value))
 
     def _wrap(self, key: Any, value: Any) -> Any:
-        if type(value) is dict and value:
-            return Connected(value, self._binding, self._section, f"{self._prefix}{key}/")
+        if isinstance(value, dict):
+            twin = self._twin.get(key) if self._twin is not None else None
+            return Connected(value, self._binding, self._section, f"{self._prefix}{key}/", twin if isinstance(twin, dict) else None)
         return value
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
-            for name, part in flatten(value).items():
-                self._binding.override_one(self._section, f"{self._prefix}{key}/{name}", part)
-        else:
-            value = self._binding.override_one(self._section, f"{self._prefix}{key}", value)
-        super().__setitem__(key, self._wrap(key, value))
+        value = self._binding.assign(self._section, f"{self._prefix}{key}", value)
         if self._twin is not None:
             self._twin[key] = value
+        super().__setitem__(key, self._wrap(key, value))
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
 
     def update(self, *others: Any, **more: Any) -> None:
         """As `dict.update`; each new value is stored."""
@@ -224,13 +198,25 @@ def plain_dict(value: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def dict_of(mutable: Mapping[Any, Any]) -> dict[str, Any]:
-    """The mapping with str keys; others are converted with a warning."""
+    """The mapping with str keys at all depths; others are converted with a warning."""
     result = {}
     for key, value in mutable.items():
         if not isinstance(key, str):
             warnings.warn(f"parameter name {key!r} is a {type(key).__name__}: stored as text", stacklevel=5)
-        result[str(key)] = value
+        result[str(key)] = dict_of(value) if isinstance(value, Mapping) else value
     return result
+
+
+def _fill(original: dict[Any, Any], merged: Mapping[str, Any]) -> None:
+    """Put values into a dict of the user's and into the dicts inside it: whoever holds one of them sees what holds."""
+    for key in list(original):
+        if str(key) != key:
+            original[str(key)] = original.pop(key)
+    for key, value in merged.items():
+        if isinstance(value, dict) and isinstance(original.get(key), dict):
+            _fill(original[key], value)
+        else:
+            original[key] = value
 
 
 def flatten(given: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -273,8 +259,6 @@ def recast(row: Any, in_code: Any, name: str) -> Any:
         return typed
     if isinstance(in_code, tuple) and isinstance(typed, list):
         return tuple(typed)
-    if row["text"] == "" and not isinstance(in_code, str):
-        return None
     try:
         return values.cast(row["text"], type(in_code), name)
     except errors.BadParameter as error:
@@ -293,6 +277,13 @@ def _attributes(mutable: Any) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith("_") and storable(value)}
 
 
+def _parsed(text: str, section: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise errors.UsageError(f"the stored configuration {section!r} cannot be read", f"it is not JSON: {error}") from None
+
+
 def _refill(target: Any, stored: Any) -> Any:
     if isinstance(target, dict) and isinstance(stored, dict):
         target.clear()
@@ -302,34 +293,3 @@ def _refill(target: Any, stored: Any) -> Any:
         target[:] = stored
         return target
     return stored
-
-
-def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    for action in parser._actions:
-        yield action
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from _actions(child)
-
-
-def _lift_required(parser: argparse.ArgumentParser) -> None:
-    """What the command line no longer gives, the task does."""
-    for action in _actions(parser):
-        if action.required and action.option_strings:
-            action.required = False
-        elif not action.option_strings and action.nargs is None and not isinstance(action, argparse._SubParsersAction):
-            action.nargs = "?"
-
-
-def _read_argument(parser: argparse.ArgumentParser, key: str, row: Any, parsed: Any) -> Any:
-    typed = json.loads(row["value"])
-    if not isinstance(typed, str):
-        return typed
-    action = next((one for one in _actions(parser) if one.dest == key), None)
-    if action is not None and callable(action.type) and row["text"] != "":
-        try:
-            return action.type(row["text"])
-        except (ValueError, TypeError, argparse.ArgumentTypeError):
-            warnings.warn(f"argument {key!r}: cannot read {row['text']!r}; the parsed value is used", stacklevel=5)
-            return parsed
-    return recast(row, parsed, f"Args/{key}")

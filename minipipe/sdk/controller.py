@@ -6,43 +6,30 @@ references; from there the store and the workers move them.
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import keyword
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from minipipe import context, errors, hashing, states
-from minipipe.sdk import launch, maintask, pipeline, references, session
+from minipipe import context, errors, states
+from minipipe.sdk import arguments, dag, existing, launch, pipeline, references, saying, session, templates, versions
 from minipipe.sdk.node import Node as _Node
-from minipipe.sdk.pipeline import monitors_of, record, tolerates
-from minipipe.sdk.run import Retry, Run, StepSpec
+from minipipe.sdk.pipeline import record
+from minipipe.sdk.run import Retry, Run
 from minipipe.sdk.task import Task
-from minipipe.sdk.values import cell, split_name
-from minipipe.store import edits, tasks
+from minipipe.sdk.task_base import TaskBase
+from minipipe.store.placeholders import PATTERN, split
 
-_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict}
-_TEMPLATES = "('created', 'queued', 'in_progress', 'published', 'stopped', 'completed')"
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A step as it was added; becomes a task when the pipeline starts."""
-
-    node: _Node
-    spec: StepSpec
-    values: dict[str, Any] = field(default_factory=dict)
-    template: Task | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    configurations: dict[str, Any] = field(default_factory=dict)
-    clone: bool = True
+_TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple}
 
 
 class PipelineController(pipeline.RunningPipeline):
     """A pipeline whose steps are added one by one."""
 
     Node = _Node
+    _fetched = False
     valid_job_status = ("failed", "cached", "completed", "aborted", "queued", "running", "skipped", "pending")
 
     def __init__(
@@ -72,11 +59,21 @@ class PipelineController(pipeline.RunningPipeline):
         working_dir: str | None = None,
         enable_local_imports: bool = True,
     ) -> None:
-        """A new pipeline. See `PipelineDecorator.pipeline` for the arguments; `target_project` True puts steps into the project.
+        """A new pipeline. Its task is made when it is first needed; a main task (`Task.init`) becomes the pipeline's, and the
+        pipeline takes its name and project (ClearML's rule).
+
+        Args:
+            name, project, version, abort_on_failure, …: see `PipelineDecorator.pipeline`.
+            target_project: project of the step tasks; True is that of the pipeline's task.
+            always_create_from_code: False is not offered yet.
+            auto_version_bump: ClearML's; without effect there too.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
+            NotSupported: `always_create_from_code` is False.
         """
+        if not always_create_from_code:
+            raise errors.NotSupported("PipelineController(always_create_from_code=False) is not offered yet", hint="leave it out")
         recorded = record(
             "PipelineController",
             {
@@ -96,7 +93,7 @@ class PipelineController(pipeline.RunningPipeline):
         self._definition = launch.Definition(
             name=name,
             project=project,
-            version=launch.checked_version(version),
+            version=versions.checked(version),
             add_pipeline_tags=add_pipeline_tags,
             target_project=target_project,
             abort_on_failure=abort_on_failure,
@@ -105,16 +102,18 @@ class PipelineController(pipeline.RunningPipeline):
             recorded=recorded,
             local_imports=enable_local_imports,
         )
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, dag.Plan] = {}
         self._parameters: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
         self._descriptions: dict[str, str] = {}
         self._default_queue: str | None = None
         self._limit_minutes: float | None = None
-        self._made: tasks.Submitted | None = None
+        self._made: launch.Made | None = None
         self._started: Run | None = None
+        self._error: BaseException | None = None
         self._created_callback: Callable[..., Any] | None = None
         self._completed_callback: Callable[..., Any] | None = None
+        pipeline.write_down(self)
 
     # -- building -----------------------------------------------------------------------------------------------------
 
@@ -130,13 +129,16 @@ class PipelineController(pipeline.RunningPipeline):
             param_type: "int", "float", "bool", "str", "list" or "dict"; default the type of `default`.
         """
         self._parameters[str(name)] = default
-        wanted = _TYPES.get(str(param_type)) if param_type else type(default) if default is not None else None
+        named = param_type if isinstance(param_type, type) else _TYPES.get(str(param_type))
+        wanted = named if param_type else type(default) if default is not None else None
         self._types[str(name)] = wanted or inspect.Parameter.empty
         self._descriptions[str(name)] = description or ""
 
     def get_parameters(self) -> dict[str, Any]:
         """The pipeline's parameters: name -> typed value."""
-        return dict(self._parameters) if self._started is None else super().get_parameters()
+        if self._plans or self._parameters or self._made is None:
+            return dict(self._parameters)
+        return {key[5:]: value for key, value in self.task.get_parameters(cast=True).items() if key.startswith("Args/")}
 
     def set_default_execution_queue(self, default_execution_queue: str | None) -> None:
         """Queue of every step that names none."""
@@ -182,7 +184,7 @@ class PipelineController(pipeline.RunningPipeline):
                 that did not fail).
             parents: steps that have to succeed first; references add to them.
             parameter_override: {"Section/name": value}; values may hold ``${…}`` (see `minipipe.sdk.references`).
-            configuration_overrides: {name: text or dict}.
+            configuration_overrides: {name: text or dict}; taken as it is, so that HOCON keeps its own ``${…}``.
             execution_queue, monitor_metrics, monitor_artifacts, time_limit (seconds), continue_on_fail, pre_execute_callback,
                 post_execute_callback, status_change_callback, retry_on_failure, cache_executed_step: as for components.
             task_overrides, clone_base_task=False, base_task_factory: not offered yet.
@@ -193,7 +195,8 @@ class PipelineController(pipeline.RunningPipeline):
             True.
 
         Raises:
-            BadPipeline: the name is taken or ``pipeline``, no such task, a key without section.
+            BadPipeline: the name is taken or ``pipeline``, a key without section.
+            NotFound: no such task.
             NotSupported: an argument that is not offered yet.
         """
         self._check_name(name)
@@ -202,30 +205,32 @@ class PipelineController(pipeline.RunningPipeline):
                 raise errors.NotSupported(f"add_step({what}=…) is not offered yet", hint="parameter_override")
         if not clone_base_task:
             raise errors.NotSupported("add_step(clone_base_task=False) is not offered yet", hint="let the step run a copy")
-        template = _template(name, base_task_id, base_task_project, base_task_name)
-        overrides = dict(parameter_override or {})
+        overrides = {str(key): value for key, value in (parameter_override or {}).items()}
         for key in overrides:
-            if "/" not in str(key):
+            if "/" not in key:
                 raise errors.BadPipeline(f"step {name!r}: parameter_override key {key!r} has no section", hint=f"General/{key}")
-        spec = self._spec(
-            name,
-            template.task_type,
-            _not_a_function,
-            (),
-            execution_queue=execution_queue,
-            parents=[*(parents or ()), *references.steps_in([overrides, dict(configuration_overrides or {})])],
-            cache=cache_executed_step,
-            tolerated=tolerates(continue_on_fail, continue_behaviour),
-            retry=retry_on_failure,
-            time_limit=time_limit,
-            monitors=(monitor_metrics, monitor_artifacts),
-            callbacks=(pre_execute_callback, post_execute_callback, status_change_callback),
-            recorded=record("add_step", {"monitor_models": monitor_models, "output_uri": output_uri, "stage": stage}),
+        common = dag.Common(
+            parents,
+            execution_queue,
+            monitor_metrics,
+            monitor_artifacts,
+            time_limit,
+            continue_on_fail,
+            continue_behaviour,
+            cache_executed_step,
+            retry_on_failure,
+            pre_execute_callback,
+            post_execute_callback,
+            status_change_callback,
+            record("add_step", {"monitor_models": monitor_models, "output_uri": output_uri, "stage": stage}),
         )
-        node = self._node(spec)
+        template = templates.find(name, base_task_id, base_task_project, base_task_name)
+        spec = common.spec(name, template.task_type, _not_a_function, references.steps_in(overrides))
+        node = common.node(spec, overrides)
         node.base_task_id = template.id
-        node.parameters = dict(overrides)
-        self._plans[name] = _Plan(node, spec, {}, template, overrides, dict(configuration_overrides or {}))
+        configurations = dict(configuration_overrides or {})
+        node.configurations = dict(configurations)
+        self._plans[name] = dag.Plan(node, spec, {}, template, overrides, configurations)
         return True
 
     def add_function_step(
@@ -271,9 +276,11 @@ class PipelineController(pipeline.RunningPipeline):
         Args:
             name: of the step.
             function: what it runs.
-            function_kwargs: arguments; ``${STEP.RESULT}`` is a result of another step, ``${pipeline.NAME}`` a parameter. None means
-                all arguments of the function with their defaults.
+            function_kwargs: arguments; ``${STEP.RESULT}`` is a result of another step, ``${pipeline.NAME}`` a parameter. What
+                is left out takes its default.
             function_return: names of its results.
+            project_name: project of the step's task, unless the pipeline has a `target_project`.
+            task_name: recorded: the task is called like the step (ClearML's rule for pipelines).
             helper_functions, parents, execution_queue, …: as for components.
 
         Returns:
@@ -284,10 +291,11 @@ class PipelineController(pipeline.RunningPipeline):
             TypeError: an argument that the function does not have.
         """
         self._check_name(name)
-        given = dict(function_kwargs or {})
+        given = arguments.bind(inspect.signature(function), (), dict(function_kwargs or {}), name)
         recorded = record(
             "add_function_step",
             {
+                "task_name": task_name,
                 "docker": docker,
                 "docker_args": docker_args,
                 "docker_bash_setup_script": docker_bash_setup_script,
@@ -303,80 +311,42 @@ class PipelineController(pipeline.RunningPipeline):
                 "stage": stage,
             },
         )
-        spec = self._spec(
+        common = dag.Common(
+            parents,
+            execution_queue,
+            monitor_metrics,
+            monitor_artifacts,
+            time_limit,
+            continue_on_fail,
+            continue_behaviour,
+            cache_executed_step,
+            retry_on_failure,
+            pre_execute_callback,
+            post_execute_callback,
+            status_change_callback,
+            recorded,
+        )
+        spec = common.spec(
             name,
             str(task_type or states.TaskTypes.training),
             function,
-            tuple([function_return] if isinstance(function_return, str) else function_return or ()),
-            execution_queue=execution_queue,
-            parents=[*(parents or ()), *references.steps_in(given)],
-            cache=cache_executed_step,
-            tolerated=tolerates(continue_on_fail, continue_behaviour),
-            retry=retry_on_failure,
-            time_limit=time_limit,
-            monitors=(monitor_metrics, monitor_artifacts),
-            callbacks=(pre_execute_callback, post_execute_callback, status_change_callback),
-            recorded=recorded,
+            references.steps_in(given),
+            returns=arguments.result_names(function_return),
             helpers=tuple(helper_functions or ()),
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
             draft=bool(draft),
+            project=project_name,
         )
-        node = self._node(spec)
-        node.parameters = {f"kwargs/{key}": value for key, value in given.items()}
-        self._plans[name] = _Plan(node, spec, given)
+        node = common.node(spec, {f"kwargs/{key}": value for key, value in given.items()})
+        self._plans[name] = dag.Plan(node, spec, given)
         return True
 
     def _check_name(self, name: str) -> None:
+        if self._started is not None:
+            raise errors.UsageError(f"step {name!r} comes too late: the pipeline has been started")
         if name == "pipeline" or name in self._plans:
             why = "is the pipeline itself" if name == "pipeline" else "is taken"
             raise errors.BadPipeline(f"a step cannot be called {name!r}: that name {why}")
-
-    def _spec(
-        self,
-        name: str,
-        task_type: str,
-        function: Callable[..., Any],
-        returns: tuple[str, ...],
-        *,
-        execution_queue: str | None,
-        parents: list[str],
-        cache: bool,
-        tolerated: bool,
-        retry: Retry,
-        time_limit: float | None,
-        monitors: tuple[list[Any] | None, list[Any] | None],
-        callbacks: tuple[Callable[..., Any] | None, Callable[..., Any] | None, Callable[..., Any] | None],
-        recorded: dict[str, Any],
-        **more: Any,
-    ) -> StepSpec:
-        return StepSpec(
-            name=name,
-            function=function,
-            returns=returns,
-            task_type=task_type,
-            cache=cache,
-            queue=str(execution_queue) if execution_queue else None,
-            parents=tuple(dict.fromkeys(parents)),
-            tolerated=tolerated,
-            retry=retry,
-            time_limit_s=time_limit,
-            monitors=monitors_of(*monitors),
-            recorded=recorded,
-            before=callbacks[0],
-            after=callbacks[1],
-            on_status=callbacks[2],
-            **more,
-        )
-
-    def _node(self, spec: StepSpec) -> _Node:
-        node = _Node(spec.name)
-        node.parents = list(spec.parents)
-        node.queue = spec.queue
-        node.return_artifacts = list(spec.returns)
-        node.cache_executed_step = bool(spec.cache)
-        node.continue_on_fail = spec.tolerated
-        node.timeout = spec.time_limit_s
-        return node
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -403,19 +373,19 @@ class PipelineController(pipeline.RunningPipeline):
             RunFailed: on the worker, the pipeline failed.
         """
         self._created_callback, self._completed_callback = step_task_created_callback, step_task_completed_callback
+        if self._started is not None:
+            return True  # once is enough (ClearML's rule)
         order = self._verify()
-        if context.running() is None or not _is_worker():
-            made = self._create()
-            if queue:
-                tasks.enqueue(session.open_store(), made.id, str(queue), session.name())
-            launch.announce(session.open_store(), made.id)
-            launch.note_unserved(session.open_store(), str(queue) if queue else None)
-            maintask.forget()
+        if not _is_worker():
+            launch.check_script(self._definition)
+            launch.send(self._make(), str(queue) if queue else None)
             sys.stdout.flush()
             sys.exit(0)
         self._run(order, "remote")
         if wait:
             self._finish(raises=True)
+        else:
+            context.before_end(lambda: self._finish(raises=True))
         return True
 
     def start_locally(self, run_pipeline_steps_locally: bool = False) -> None:
@@ -429,19 +399,37 @@ class PipelineController(pipeline.RunningPipeline):
         Raises:
             BadPipeline: the DAG cannot be run. Nothing was queued.
         """
+        if self._started is not None:
+            return
         order = self._verify()
         self._run(order, "local" if run_pipeline_steps_locally else "remote")
         self._finish(raises=False)
 
     def create_draft(self) -> None:
-        """Store the pipeline as a draft that can be cloned and enqueued; this process goes on."""
-        self._verify()
-        self._create()
+        """Store the pipeline as a draft that can be cloned and enqueued; this process goes on.
 
-    def _create(self) -> tasks.Submitted:
+        Raises:
+            BadPipeline: the DAG cannot be run. Nothing was stored.
+        """
+        self._verify()
+        launch.check_script(self._definition)
+        launch.leave(self._make())
+
+    def _make(self) -> launch.Made:
+        """The stored run with all that was said of it."""
         if self._made is None:
-            self._made = launch.create(self._definition, self._parameters, self._signature())
+            self._made = launch.make(self._definition, self._parameters, self._signature())
+        else:
+            launch.complete(self._made, self._definition, self._parameters, self._signature())
         return self._made
+
+    def _place(self) -> session.Current:
+        """Where the pipeline's task is; it is stored as a draft when this is first asked for."""
+        if self._started is not None:
+            return super()._place()
+        if self._made is None:
+            self._made = launch.make(self._definition, self._parameters, self._signature(), settings=False)
+        return session.Current(session.open_store(), self._made.id, self._made.uid, None)
 
     def _signature(self) -> inspect.Signature:
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -449,7 +437,7 @@ class PipelineController(pipeline.RunningPipeline):
             [
                 inspect.Parameter(name, kind, default=value, annotation=self._types[name])
                 for name, value in self._parameters.items()
-                if name.isidentifier()
+                if name.isidentifier() and not keyword.iskeyword(name)
             ]
         )
 
@@ -459,118 +447,213 @@ class PipelineController(pipeline.RunningPipeline):
         Raises:
             BadPipeline: see `start`.
         """
-        results = {name: plan.spec.returns for name, plan in self._plans.items()}
-        checker = references.Checker(results, self._parameters)
-        for name, plan in self._plans.items():
-            for parent in plan.spec.parents:
-                if parent not in self._plans:
-                    raise errors.BadPipeline(
-                        f"step {name!r}: no step {parent!r} to wait for", f"steps: {', '.join(self._plans)}", near(parent, self._plans)
-                    )
-            for argument, value in plan.values.items():
-                checker.check(name, argument, value, True)
-            for argument, value in {**plan.overrides, **plan.configurations}.items():
-                checker.check(name, argument, value, False)
-            if plan.template is None:
-                inspect.signature(plan.spec.function).bind_partial(**plan.values)
-        return _order({name: plan.spec.parents for name, plan in self._plans.items()})
+        if self._fetched:
+            raise errors.UsageError("a pipeline that was looked up is not started here", hint="PipelineController.enqueue(pipeline)")
+        return dag.verify(self._plans, self._parameters)
 
     def _run(self, order: list[str], mode: str) -> None:
-        run, given = launch.begin(
-            self._definition, self._parameters, self._signature(), mode, self._default_queue, self._made
-        )
+        """Begin the run and submit all steps; what goes wrong after the beginning is kept for `_finish`."""
+        made = self._make() if self._made is not None else None
+        definition = replace(self._definition, descriptions=self._descriptions)
+        run, given = launch.begin(definition, self._parameters, self._signature(), mode, self._default_queue, made)
         self._parameters = given
         self._attach(run)
-        self._started = run
-        run.limit(self._limit_minutes)
         if run.callbacks is not None:
             run.callbacks.pipeline = self
-        for name in order:
-            self._submit(run, self._plans[name])
+        try:
+            run.limit(self._limit_minutes)
+            for name in order:
+                if run.marked:  # a callback has stopped the pipeline
+                    break
+                self._submit(run, self._plans[name])
+        except BaseException as error:
+            self._error = error
 
-    def _submit(self, run: Run, plan: _Plan) -> None:
-        spec = replace(
-            pipeline.with_callbacks(plan.spec, self._created_callback, self._completed_callback), node=plan.node
-        )
-        if plan.template is None:
+    def _submit(self, run: Run, plan: dag.Plan) -> None:
+        queue = references.fill(plan.spec.queue, self._parameters) if plan.spec.queue else None
+        spec = replace(plan.spec, node=plan.node, queue=str(queue) if queue else None)
+        spec = pipeline.with_callbacks(spec, self._created_callback, self._completed_callback)
+        if plan.template is not None:
+            copy = templates.copy_of(plan, spec, self._parameters)
+            plan.node.parameters = {key: references.fill(value, self._parameters) for key, value in plan.overrides.items()}
+            run.submit_copy(spec, copy)
+            return
+        values: dict[str, Any] = {}
+        waiting = []
+        for name, value in plan.values.items():
+            values[name] = references.fill(value, self._parameters, lambda text: self._lazy(run, text))
+            if type(value) is str and references.has_step_reference(value) and self._result(value) is None:
+                values[name] = references.fill(value, self._parameters)
+                waiting.append(("kwargs", name, values[name]))
+        plan.node.parameters = {f"kwargs/{name}": value for name, value in values.items()}
+        run.submit(spec, values, tuple(waiting))
 
-            def result(step: str, name: str) -> Any:
-                return run.lazy(run.steps[step], name)
+    def _result(self, text: str) -> tuple[str, str] | None:
+        """Step and name of the result that a text stands for; None for any other text."""
+        whole = PATTERN.fullmatch(text)
+        parts = split(whole[1]) if whole else []
+        if len(parts) == 2 and parts[0] in self._plans and parts[1] in self._plans[parts[0]].spec.returns:
+            return parts[0], parts[1]
+        return None
 
-            values = {key: references.fill(value, self._parameters, result) for key, value in plan.values.items()}
-            values = pipeline.all_arguments(spec.function, values)
-            pending = tuple(("kwargs", key, text) for key, text in values.items() if isinstance(text, str) and "${" in text)
-            run.submit(spec, values, pending)
-        else:
-            run.submit_copy(spec, self._copy_of(plan, spec))
-
-    def _copy_of(self, plan: _Plan, spec: StepSpec) -> tasks.NewTask:
-        template = plan.template
-        assert template is not None
-        filled = {key: references.fill(value, self._parameters) for key, value in plan.overrides.items()}
-        cells = [cell(*split_name(key), value) for key, value in filled.items() if not references.has_step_reference(value)]
-        waiting = tuple((*split_name(key), str(value)) for key, value in filled.items() if references.has_step_reference(value))
-        entry = edits.facts(template.store, template.row_id)
-        return tasks.NewTask(
-            type=template.task_type,
-            name=spec.name,
-            project=_project_of(self._definition),
-            entry=entry,
-            template_id=template.row_id,
-            time_limit_s=spec.time_limit_s,
-            tolerated=spec.tolerated,
-            key_base=hashing.combine("script", str(entry.get("source")), entry.get("module", "")),
-            settings=spec.recorded,
-            parameters=tuple(cells),
-            placeholders=waiting,
-            configurations=tuple((name, pipeline.text_of(value)) for name, value in plan.configurations.items()),
-            monitors=spec.monitors,
-            tags=spec.tags,
-        )
+    def _lazy(self, run: Run, text: str) -> Any:
+        found = self._result(text)
+        if found is not None:
+            return run.lazy(run.steps[found[0]], found[1])
+        return run.lazy_text(run.steps[references.steps_in(text)[0]], references.fill(text, self._parameters))
 
     def _finish(self, raises: bool) -> None:
-        run = self._started
-        assert run is not None
+        """End the run. A failure is raised, or (`raises` False) said on stderr and by the exit code of the process."""
+        run = self._live
+        if run.ended is not None:
+            return
+        error, self._error = self._error, None
         try:
-            launch.end(run, self._definition, None, None)
-        except errors.MinipipeError as error:
-            if raises:
+            launch.end(run, self._definition, None, error)
+        except Exception as failure:
+            unusable = error is not None and failure is error and failure is not run.failure and not isinstance(error, errors.WorkFailed)
+            interrupted = self.task.status == states.STOPPED and not run.marked
+            if raises or unusable or interrupted:
                 raise
-            launch.complain(error)
+            saying.complain(failure)
+
+    def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
+        """Stop the steps that still run and skip those that wait.
+
+        Args:
+            timeout: minutes to wait for their end; None waits until they have ended.
+            mark_failed, mark_aborted: how the pipeline ends; else completed, unless a step failed.
+        """
+        super().stop(timeout, mark_failed, mark_aborted)
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    def connect_configuration(
+        self, configuration: Mapping[str, Any] | list[Any] | str, name: str | None = None, description: str | None = None
+    ) -> Any:
+        """Record a dict, a list or a file with the pipeline's task; on a worker the stored one takes its place.
+
+        See `Task.connect_configuration`.
+        """
+        current, task = Task.current_task(), self.task
+        return (current if current is not None and current.id == task.id else task).connect_configuration(
+            configuration, name, description
+        )
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
     def get_pipeline_dag(self) -> dict[str, _Node]:
         """All steps: name -> node."""
+        if self._fetched:
+            return existing.nodes(self._place())
         return {name: plan.node for name, plan in self._plans.items()}
 
     def get_processed_nodes(self) -> dict[str, _Node]:
-        """Steps that have ended."""
-        return {name: node for name, node in self.get_pipeline_dag().items() if node.job is not None and node.job.is_stopped()}
+        """Steps that have ended and let their children run: name -> node."""
+        return {name: node for name, node in self.get_pipeline_dag().items() if node.executed}
 
     def get_running_nodes(self) -> dict[str, _Node]:
-        """Steps that run or wait in a queue."""
-        busy = ("running", "queued")
-        return {name: node for name, node in self.get_pipeline_dag().items() if node.status in busy}
+        """Steps that run or wait in a queue: name -> node."""
+        return {name: node for name, node in self.get_pipeline_dag().items() if node.status in ("running", "queued")}
 
     def update_execution_plot(self) -> None:
         """The graph is always current: returns at once."""
 
-    @property
-    def id(self) -> str:
-        """Id of the pipeline's task; the task is stored as a draft when this is first asked for."""
-        return self._started.uid if self._started is not None else self._create().uid
+    def __repr__(self) -> str:
+        return f"<PipelineController {self._definition.name!r} ({self._definition.project}), {len(self.get_pipeline_dag())} steps>"
 
-    @property
-    def task(self) -> Task:
-        """The pipeline's task."""
-        return Task.by_id(self.id)
+    # -- pipelines of the store ---------------------------------------------------------------------------------------
 
+    @classmethod
+    def get(
+        cls,
+        pipeline_id: str | None = None,
+        pipeline_project: str | None = None,
+        pipeline_name: str | None = None,
+        pipeline_version: str | None = None,
+        pipeline_tags: Sequence[str] | None = None,
+        shallow_search: bool = False,
+    ) -> PipelineController:
+        """A stored pipeline: by id, or the one of a name with the highest version, the newest of equal ones.
 
-def near(name: str, known: Any) -> str:
-    """A hint with the nearest known name."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {found[0]!r}?" if found else "add the parent first"
+        Args:
+            pipeline_id: id of its task; excludes project and name.
+            pipeline_project, pipeline_name: exact.
+            pipeline_version: exactly this one.
+            pipeline_tags: it has one of these.
+            shallow_search: accepted; there is no second page.
+
+        Raises:
+            NotFound: there is none.
+            UsageError: an id and a name, or neither.
+        """
+        return cls._of(existing.find(pipeline_id, pipeline_project, pipeline_name, pipeline_version, pipeline_tags))
+
+    @classmethod
+    def clone(
+        cls,
+        pipeline_controller: PipelineController | str,
+        name: str | None = None,
+        comment: str | None = None,
+        parent: str | None = None,
+        project: str | None = None,
+        version: str | None = None,
+    ) -> PipelineController:
+        """Copy a pipeline as a draft; parameters of its task may be changed before it is enqueued.
+
+        Args:
+            pipeline_controller: the pipeline or its id.
+            name: default the source's.
+            comment: default the source's.
+            parent: id of its parent; default the source's parent, else the source.
+            project: where pipelines of that name live; default the source's.
+            version: default the source's.
+
+        Transaction effect: one durable commit, two with a version.
+        """
+        versions.checked(version)
+        source = pipeline_controller if isinstance(pipeline_controller, PipelineController) else cls.get(pipeline_controller)
+        place = None
+        if name or project:
+            definition = source._definition
+            place = replace(definition, name=name or definition.name, project=project or definition.project, own_project="").hidden_project
+        made = Task.clone(source.task, name, comment, parent, place)
+        if version:
+            existing.set_version(made.store, made.row_id, version)
+        return cls._of(made)
+
+    @classmethod
+    def enqueue(
+        cls,
+        pipeline_controller: PipelineController | str,
+        queue_name: str | None = None,
+        queue_id: str | None = None,
+        force: bool = False,
+    ) -> Any:
+        """Put a draft, failed or stopped pipeline into a queue; see `Task.enqueue`.
+
+        Args:
+            pipeline_controller: the pipeline or its id.
+            queue_name, queue_id: the queue; default the one that it would run from.
+            force: reset a pipeline that completed first.
+        """
+        found = pipeline_controller if isinstance(pipeline_controller, PipelineController) else cls.get(pipeline_controller)
+        if not queue_name and not queue_id:
+            queue_name = found.task.get_executed_queue(return_name=True) or "services"
+        return Task.enqueue(found.task, queue_name, queue_id, force)
+
+    @classmethod
+    def _of(cls, task: TaskBase) -> PipelineController:
+        """A pipeline of the store as an object: to look at, clone, enqueue."""
+        known = Task(task.store, task.row_id, task.id)
+        project = known.get_project_name()
+        before = pipeline.written()
+        found = cls(known.name.partition(" #")[0], project.partition("/.pipelines/")[0])
+        pipeline.write_down(before)
+        found._definition = replace(found._definition, own_project=project)
+        found._made = launch.Made(known.row_id, known.id, found._definition)
+        found._fetched = True
+        return found
 
 
 def _not_a_function() -> None:
@@ -580,51 +663,3 @@ def _not_a_function() -> None:
 def _is_worker() -> bool:
     running = context.running()
     return bool(running and running.worker_mode)
-
-
-def _project_of(definition: launch.Definition) -> str:
-    if definition.target_project is True:
-        return definition.project
-    return str(definition.target_project) if definition.target_project else definition.hidden_project
-
-
-def _template(step: str, task_id: str | None, project: str | None, name: str | None) -> Task:
-    if task_id:
-        return Task.by_id(task_id)
-    store = session.open_store()
-    row = store.database.row(
-        "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ?"
-        f" AND t.status IN {_TEMPLATES} ORDER BY t.archived, t.updated_at DESC, t.id DESC LIMIT 1",
-        (project, name),
-    )
-    if row is None:
-        raise errors.NotFound(
-            f"no task {name!r} in project {project!r}", f"step {step!r} copies it", "`minipipe run` the script that registers it"
-        )
-    return Task(store, row["id"], row["uid"])
-
-
-def _order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names so that each comes after its parents.
-
-    Raises:
-        BadPipeline: they wait for each other; the path is shown.
-    """
-    done: list[str] = []
-    path: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in done:
-            return
-        if name in path:
-            circle = [*path[path.index(name) :], name]
-            raise errors.BadPipeline(f"steps wait for each other: {' -> '.join(reversed(circle))}", "nothing was queued")
-        path.append(name)
-        for parent in parents[name]:
-            visit(parent)
-        path.pop()
-        done.append(name)
-
-    for name in parents:
-        visit(name)
-    return done

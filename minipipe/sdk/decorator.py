@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, states
-from minipipe.sdk import arguments, launch, proxy
+from minipipe.sdk import arguments, launch, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
 from minipipe.sdk.run import Retry, Run, StepSpec
@@ -148,7 +148,7 @@ class PipelineDecorator(RunningPipeline):
             spec = StepSpec(
                 name=name or _inner(function).__name__,
                 function=function,
-                returns=_return_names(return_values),
+                returns=arguments.result_names(return_values),
                 task_type=str(task_type or states.TaskTypes.training),
                 cache=cache,
                 queue=str(execution_queue) if execution_queue else None,
@@ -252,7 +252,7 @@ class PipelineDecorator(RunningPipeline):
         definition = launch.Definition(
             name=name,
             project=project,
-            version=launch.checked_version(version),
+            version=versions.checked(version),
             return_value=return_value,
             default_queue=default_queue,
             add_pipeline_tags=add_pipeline_tags,
@@ -325,14 +325,6 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
                 continue
         break
     return function
-
-
-def _return_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
-    names = (given,) if isinstance(given, str) else tuple(given or ())
-    double = {name for name in names if names.count(name) > 1}
-    if double:
-        raise errors.BadPipeline(f"return_values has {sorted(double)[0]!r} twice", hint="give each result its own name")
-    return names
 
 
 # -- pipelines ------------------------------------------------------------------------------------------------------------

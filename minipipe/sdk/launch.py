@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
 import difflib
 import inspect
 import json
 import os
-import re
 import sqlite3
 import sys
 import time
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minipipe import context, errors, settings, states
-from minipipe.sdk import proxy, session, values
+from minipipe import context, errors, states
+from minipipe.sdk import maintask, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.run import Retry, Run, RunOptions, StepSpec
 from minipipe.sdk.script import capture_script
-from minipipe.store import attempts, records, tasks, workers
+from minipipe.store import attempts, edits, records, tasks
 from minipipe.store.home import Store
 
-# PEP 440: epoch, release, pre, post, dev, local.
-_VERSION = re.compile(
-    r"v?(\d+!)?\d+(\.\d+)*([-_.]?(a|b|c|rc|alpha|beta|pre|preview)[-_.]?\d*)?(-\d+|[-_.]?(post|rev|r)[-_.]?\d*)?"
-    r"([-_.]?dev[-_.]?\d*)?(\+[a-z0-9]+([-_.][a-z0-9]+)*)?",
-    re.IGNORECASE,
-)
 SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
 
 
@@ -50,43 +43,113 @@ class Definition:
     retry: Retry = None
     recorded: dict[str, Any] = field(default_factory=dict)
     local_imports: bool = True
+    descriptions: dict[str, str] = field(default_factory=dict)
+    own_project: str = ""  # of a main task that became the pipeline's
 
     @property
     def hidden_project(self) -> str:
         """Project of the pipeline's task."""
-        return f"{self.project}/.pipelines/{self.name}"
-
-
-def checked_version(version: str | None) -> str | None:
-    """The version as given.
-
-    Raises:
-        BadPipeline: it is not a PEP 440 string.
-    """
-    if version is not None and not _VERSION.fullmatch(str(version)):
-        raise errors.BadPipeline(f"version {version!r} is not a PEP 440 version", hint="for example 1.0.0")
-    return None if version is None else str(version)
+        return self.own_project or f"{self.project}/.pipelines/{self.name}"
 
 
 # -- beginning ----------------------------------------------------------------------------------------------------------
 
 
-def create(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> tasks.Submitted:
-    """Store a run as a draft: a worker that gets it runs this script again."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A run that is stored and not started.
+
+    Attributes:
+        id, uid: its task.
+        definition: with the name and project that hold.
+        main: it is the main task of this process, which is in progress already.
+        mode: what its entry says of where the logic runs: "" for a worker, else debug, local or mixed.
+    """
+
+    id: int
+    uid: str
+    definition: Definition
+    main: bool = False
+    mode: str = ""
+
+
+_active: Run | None = None
+
+
+def make(
+    definition: Definition, given: dict[str, Any], signature: inspect.Signature, mode: str = "", settings: bool = True
+) -> Made:
+    """Store a run: the main task of this process if there is one (ClearML's rule), the one that ``minipipe resume`` goes on with,
+    the one that a worker executes here, else a new draft. A worker that gets it runs this script again.
+
+    With `settings` False, what ``minipipe run --set`` says is left to `complete`: not all parameters are known yet.
+    """
+    store, running = session.open_store(), context.running()
+    if running is not None and running.worker_mode:
+        return _running(store, running, definition)
+    main = maintask.main_task()
+    if main is not None and main.names is not None:
+        made = _take_over(store, main, definition, given, mode)
+        if settings:
+            complete(made, definition, given, signature)
+        return made
+    row = _resumed(store, definition)
+    if row is not None:
+        return Made(row["id"], row["uid"], definition, mode=mode)
+    entry = here(definition, mode)
+    given = _with_settings(definition, given, signature) if settings else given
+    new = tasks.submit(store, _controller(store, definition, given, entry, _numbered(store, definition)))
+    return Made(new.id, new.uid, definition, mode=mode)
+
+
+def complete(made: Made, definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> None:
+    """Store what has been said since a run was made: parameters that it lacks, and what ``minipipe run --set`` says.
+
+    Transaction effect: one durable commit if there is anything.
+    """
     store = session.open_store()
-    given = _with_settings(definition, given, signature)
-    return _create(store, definition, given, capture_script(f"pipeline {definition.name!r}"), private=False)
+    wanted = _with_settings(definition, given, signature)
+    known = {(row["section"], row["name"]) for row in records.parameters(store, made.id)}
+    cells = [
+        cell
+        for cell in _cells(definition, wanted)
+        if (cell.section, cell.name) not in known or wanted[cell.name] is not given[cell.name]
+    ]
+    if cells:
+        edits.set_parameters(store, made.id, cells)
+
+
+def leave(made: Made) -> None:
+    """Leave a run that was made here to whoever enqueues it: a main task becomes a draft again."""
+    if made.main:
+        maintask.leave()
 
 
 def enqueue(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> str:
     """Leave the run on a queue: a worker will run this script again. Returns its id."""
-    store = session.open_store()
-    made = create(definition, given, signature)
-    queue = definition.queue or "services"
-    tasks.enqueue(store, made.id, queue)
-    announce(store, made.id)
-    note_unserved(store, queue)
+    check_script(definition)
+    made = make(definition, given, signature)
+    send(made, definition.queue or "services")
     return made.uid
+
+
+def check_script(definition: Definition) -> None:
+    """Make sure that a worker could run this again.
+
+    Raises:
+        CannotTravel: there is no script (a notebook, ``python -c``).
+    """
+    capture_script(f"pipeline {definition.name!r}")
+
+
+def send(made: Made, queue: str | None) -> None:
+    """Enqueue a run (None leaves a draft), and say so."""
+    store = session.open_store()
+    leave(made)
+    if queue:
+        tasks.enqueue(store, made.id, queue, session.name())
+    saying.announce(store, made.id)
+    saying.note_unserved(store, queue)
 
 
 def begin(
@@ -95,76 +158,94 @@ def begin(
     signature: inspect.Signature,
     mode: str,
     default_queue: str | None,
-    made: tasks.Submitted | None = None,
+    made: Made | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """Start a run in this process: a new one (or `made`, a draft), the one that a worker executes here, or one that is resumed.
 
     Returns:
         The run and the arguments that hold: those stored with the run win over those in code.
+
+    Raises:
+        NotSupported: a pipeline runs here already, or this is a step.
     """
-    store = session.open_store()
+    global _active
+    if _active is not None and _active.ended is None:
+        raise errors.NotSupported("a pipeline cannot be started inside a running one yet", hint="start it after the other has ended")
     running = context.running()
-    local = mode != "remote" and running is None
+    if running is not None and not running.worker_mode and not _is_main(running):
+        raise errors.NotSupported("a pipeline cannot be started inside a running one yet", hint="start it after the other has ended")
+    store = session.open_store()
+    mode_here = mode if mode != "remote" else "mixed"
+    made = made or make(definition, given, signature, mode_here)
+    stored = _stored_arguments(store, made.id, definition, given, signature)
     options = RunOptions(
-        name=definition.name,
-        project=definition.project,
+        name=made.definition.name,
+        project=made.definition.project,
         default_queue=definition.default_queue or default_queue,
         target_project=definition.target_project,
         abort_on_failure=definition.abort_on_failure,
         add_pipeline_tags=definition.add_pipeline_tags,
         retry=definition.retry,
-        local=local,
+        local=mode != "remote" and (running is None or made.main),
         debug=mode == "debug",
         local_imports=definition.local_imports,
+        own_project=_project_of(store, made.id),
     )
-    if running is not None:
-        run, given = _adopt(store, running, definition, given, options, signature)
+    if running is not None and running.worker_mode:
+        row = store.database.row("SELECT attempt FROM task WHERE id = ?", (made.id,))
+        run = Run(store, made.id, made.uid, None, options, again=bool(row and row["attempt"] > 1))
     else:
-        run, given = _begin_here(store, definition, given, options, signature, made)
+        run = _begin_here(store, made, options, mode_here)
+    _active = run
     run.begin()
-    return run, given
+    return run, stored
 
 
-def _adopt(
-    store: Store,
-    running: context.Running,
-    definition: Definition,
-    given: dict[str, Any],
-    options: RunOptions,
-    signature: inspect.Signature,
-) -> tuple[Run, dict[str, Any]]:
+def _is_main(running: context.Running) -> bool:
+    main = maintask.main_task()
+    return main is not None and main.current.uid == running.uid
+
+
+def _running(store: Store, running: context.Running, definition: Definition) -> Made:
     """Worker mode: this process executes the run's task; its stored arguments override those in code, its end is the run's."""
-    row = store.database.row("SELECT id, uid, attempt, type FROM task WHERE uid = ?", (running.uid,))
+    row = store.database.row("SELECT id, uid, type FROM task WHERE uid = ?", (running.uid,))
     if row is None or row["type"] != states.TaskTypes.controller:
         raise errors.NotSupported("a pipeline cannot be started inside a step yet", hint="start it from a script of its own")
-    given = _stored_arguments(store, row["id"], definition, given, signature)
-    return Run(store, row["id"], row["uid"], None, options, again=row["attempt"] > 1), given
+    return Made(row["id"], row["uid"], definition)
 
 
-def _begin_here(
-    store: Store,
-    definition: Definition,
-    given: dict[str, Any],
-    options: RunOptions,
-    signature: inspect.Signature,
-    made: tasks.Submitted | None,
-) -> tuple[Run, dict[str, Any]]:
-    row = _resumed(store, definition)
-    if row is not None:
-        made_id, uid = row["id"], row["uid"]
-        given = _stored_arguments(store, made_id, definition, given, signature)
-    else:
-        if made is None:
-            given = _with_settings(definition, given, signature)
-            entry = here(definition, "debug" if options.debug else "local" if options.local else "mixed")
-            made = _create(store, definition, given, entry, private=options.local)
-        made_id, uid = made.id, made.uid
-    lease = attempts.start_here(store, made_id, session.registration(store).id)
-    context.set_running(
-        context.Running(store.path, lease, uid, uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local)
+def _take_over(
+    store: Store, main: maintask.MainTask, definition: Definition, given: dict[str, Any], mode: str
+) -> Made:
+    """The main task becomes the controller; the pipeline takes its name and project (ClearML's rule)."""
+    row = store.database.row(
+        "SELECT t.name, t.run_name, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?",
+        (main.current.row_id,),
     )
-    announce(store, made_id)
-    return Run(store, made_id, uid, lease, options, again=row is not None), given
+    assert row is not None
+    definition = replace(definition, name=row["name"], project=row["project"], own_project=row["project"])
+    if row["run_name"] is None:
+        new = _controller(store, definition, given, here(definition, mode), definition.name)
+        edits.become_run(store, main.current.row_id, new)
+    return Made(main.current.row_id, main.current.uid, definition, True, mode)
+
+
+def _begin_here(store: Store, made: Made, options: RunOptions, mode: str) -> Run:
+    if made.mode != mode:
+        edits.label(store, made.id, entry=json.dumps(here(made.definition, mode)))
+    main = maintask.main_task()
+    if made.main and main is not None:
+        lease = main.current.lease
+        assert lease is not None
+    else:
+        lease = attempts.start_here(store, made.id, session.registration(store).id)
+    context.set_running(
+        context.Running(
+            store.path, lease, made.uid, made.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local
+        )
+    )
+    saying.announce(store, made.id)
+    return Run(store, made.id, made.uid, lease, options, again=lease.attempt > 1)
 
 
 def here(definition: Definition, mode: str) -> dict[str, Any]:
@@ -173,7 +254,7 @@ def here(definition: Definition, mode: str) -> dict[str, Any]:
         entry = capture_script(f"pipeline {definition.name!r}")
     except errors.CannotTravel:
         entry = {"kind": "here", "cwd": os.getcwd(), "roots": [str(import_root())]}
-    return {**entry, "mode": mode}
+    return {**entry, "mode": mode} if mode else entry
 
 
 def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
@@ -188,30 +269,32 @@ def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
     return row
 
 
-def _create(
-    store: Store, definition: Definition, given: dict[str, Any], entry: dict[str, Any], private: bool
-) -> tasks.Submitted:
-    parameters = [values.cell(definition.sections.get(name, "Args"), name, proxy.resolve(value)) for name, value in given.items()]
-    name = _numbered(store, definition)
-    return tasks.submit(
-        store,
-        tasks.NewTask(
-            type=str(states.TaskTypes.controller),
-            name=name,
-            project=definition.hidden_project,
-            entry=entry,
-            queue=definition.queue,
-            controller=True,
-            is_run=True,
-            version=definition.version or _next_version(store, definition),
-            session=os.environ.get(session.SESSION_VARIABLE, ""),
-            private=False,
-            abort_on_failure=definition.abort_on_failure,
-            settings=definition.recorded,
-            parameters=tuple(parameters),
-            system_tags=("pipeline",),
-        ),
+def _controller(
+    store: Store, definition: Definition, given: dict[str, Any], entry: dict[str, Any], name: str
+) -> tasks.NewTask:
+    return tasks.NewTask(
+        type=str(states.TaskTypes.controller),
+        name=name,
+        project=definition.hidden_project,
+        entry=entry,
+        queue=definition.queue,
+        controller=True,
+        is_run=True,
+        version=definition.version or _next_version(store, definition),
+        session=os.environ.get(session.SESSION_VARIABLE, ""),
+        private=False,
+        abort_on_failure=definition.abort_on_failure,
+        settings=definition.recorded,
+        parameters=tuple(_cells(definition, given)),
+        system_tags=("pipeline",),
     )
+
+
+def _cells(definition: Definition, given: dict[str, Any]) -> list[tasks.Parameter]:
+    return [
+        values.cell(definition.sections.get(key, "Args"), key, proxy.resolve(value), definition.descriptions.get(key))
+        for key, value in given.items()
+    ]
 
 
 def _numbered(store: Store, definition: Definition) -> str:
@@ -230,11 +313,15 @@ def _next_version(store: Store, definition: Definition) -> str:
     """The last version of this pipeline with its last release number plus 1, or 1.0.0 (ClearML's rule)."""
     row = store.database.row(
         "SELECT t.version FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.version IS NOT NULL"
-        " ORDER BY t.id DESC LIMIT 1",
-        (definition.hidden_project,),
+        " AND (? OR t.name = ?) ORDER BY t.id DESC LIMIT 1",
+        (definition.hidden_project, not definition.own_project, definition.name),
     )
-    match = re.match(r"(.*?)(\d+)(\D*)$", row["version"]) if row else None
-    return f"{match[1]}{int(match[2]) + 1}" if match else "1.0.0"
+    return versions.following(row["version"] if row else None)
+
+
+def _project_of(store: Store, task_id: int) -> str:
+    row = store.database.row("SELECT p.name FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (task_id,))
+    return str(row["name"]) if row else ""
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------------
@@ -289,15 +376,24 @@ def _type_of(signature: inspect.Signature, name: str, given: dict[str, Any]) -> 
 def _stored_arguments(
     store: Store, task_id: int, definition: Definition, given: dict[str, Any], signature: inspect.Signature
 ) -> dict[str, Any]:
+    """Arguments as they are stored with the run, cast; a text that cannot be cast leaves the value in code, with a warning."""
     result = dict(given)
     for row in records.parameters(store, task_id):
-        if row["section"] != definition.sections.get(row["name"], "Args") or row["name"] not in given:
+        name = row["name"]
+        if row["section"] != definition.sections.get(name, "Args") or name not in given:
             continue
-        value = json.loads(row["value"])
-        current = given[row["name"]]
-        if isinstance(value, str) and not isinstance(current, str) and current is not None:
-            value = values.cast(row["text"], _type_of(signature, row["name"], given), row["name"])
-        result[row["name"]] = tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
+        value, current = json.loads(row["value"]), given[name]
+        in_code = values.cell(row["section"], name, proxy.resolve(current))
+        if (in_code.text, in_code.value) == (row["text"], row["value"]):
+            continue  # nobody changed it; it may be of a type that is only shown as text
+        declared = name in signature.parameters and signature.parameters[name].annotation is not inspect.Parameter.empty
+        if isinstance(value, str) and not isinstance(current, str) and (current is not None or declared):
+            try:
+                value = values.cast(row["text"], _type_of(signature, name, given), name)
+            except errors.BadParameter as error:
+                warnings.warn(f"{error.message}: the value in code is used", stacklevel=5)
+                continue
+        result[name] = tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
     return result
 
 
@@ -310,6 +406,7 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
     Raises:
         RunFailed: a step failed and nothing else was raised, or somebody stopped the run.
     """
+    global _active
     if isinstance(error, SystemExit) and error.code in (None, 0):
         leaving, error = error, None
     else:
@@ -320,9 +417,13 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
     except errors.StepFailed as failed:
         error = failed
     aborted = isinstance(error, KeyboardInterrupt) and run.aborted()
-    status = run.finish(error)
-    if run.lease is not None:
-        context.set_running(None)
+    try:
+        status = run.finish(error)
+    finally:
+        _active = None
+        if run.lease is not None:
+            maintask.let_go(run.uid)
+            context.set_running(None)
     if aborted:
         raise errors.RunFailed(f"run {run.uid[:8]} was stopped", hint=f"minipipe resume {run.uid[:8]}") from None
     if error is not None:
@@ -362,47 +463,3 @@ def call_here(spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return result if spec.returns else None
     parts = list(result) if isinstance(result, (tuple, list)) else [result]
     return (parts + [None] * len(spec.returns))[: len(spec.returns)]
-
-
-# -- saying so ----------------------------------------------------------------------------------------------------------
-
-
-def announce(store: Store, task_id: int) -> None:
-    """The run line on stderr, where ClearML prints id and links."""
-    row = store.database.row(
-        "SELECT t.uid, t.run_name, t.name, t.version, p.name AS project FROM task t JOIN project p ON p.id = t.project_id"
-        " WHERE t.id = ?",
-        (task_id,),
-    )
-    if row is None or settings.load_settings().progress == "off":
-        return
-    project = row["project"].partition("/.pipelines/")[0]
-    shown = " ".join(f"{cell['name']}={cell['text'][:40]}" for cell in records.parameters(store, task_id)[:8])
-    print(f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr)
-
-
-def note_unserved(store: Store, queue: str | None) -> None:
-    """Say at once that nobody serves the queue of a run, and what to do."""
-    if queue and not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(store):
-        hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
-        print(f"note: no worker serves queue {queue!r}: the run waits; start one: {hint}", file=sys.stderr)
-
-
-_exit_code = 0
-
-
-def complain(error: errors.MinipipeError) -> None:
-    """Print why a run failed and have the process exit with 1, although the script goes on (an explicit other code wins)."""
-    global _exit_code
-    print(f"error: {error}", file=sys.stderr)
-    if not _exit_code:
-        _exit_code = 1
-        main = os.getpid()
-
-        def leave() -> None:
-            if os.getpid() == main:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(1)
-
-        atexit.register(leave)

@@ -1,12 +1,18 @@
 """The task of a script that says `Task.init`: begun here, ended when the process ends, or already begun by a worker.
 
 One process has one main task. Its ending follows the process's: exit code 0 completed, an exception or another code failed, Ctrl-C or
-SIGTERM stopped. A process that dies without a word is found by its free lock and counts as stopped.
+SIGTERM stopped. A process that dies without a word is found by its free lock and counts as stopped. Processes that this one starts
+share its task and never end it (ClearML's rule): what a fork copies says whose it was, what a program inherits is in
+`minipipe.context`.
+
+Python tells its exit handlers nothing about the exit code, so `sys.exit`, ``exit`` and `sys.excepthook` are listened to. The code of a
+bare ``raise SystemExit(code)`` stays unknown until Python 3.12; it counts as 0, and a line on stderr says so.
 """
 
 from __future__ import annotations
 
 import atexit
+import builtins
 import io
 import os
 import signal
@@ -17,10 +23,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import script, session
+from minipipe.sdk import notice, script, session
 from minipipe.store import attempts, edits, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
@@ -34,17 +40,20 @@ class MainTask:
 
     Attributes:
         current: where it lives.
-        names: the arguments of `Task.init` that began it, None for a task that a worker runs.
+        names: project and name if `Task.init` began it here; None for a task that a worker, or the process that started this one,
+            executes.
+        stopped: why it counts as stopped, once it does.
+        exit_code: what `sys.exit` was given last, None if it was not called.
         error: what will end it badly, once something has.
     """
 
     current: session.Current
-    names: tuple[str | None, str | None] | None
+    names: tuple[str, str] | None
     pid: int
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
     stopped: str = ""
-    exit_code: int = 0
+    exit_code: int | None = None
     error: BaseException | None = None
     streams: list[Callable[[], None]] = field(default_factory=list)
 
@@ -55,32 +64,55 @@ _hooked = False
 
 def main_task() -> MainTask | None:
     """The main task of this process (or of the process that it was forked from), None if there is none."""
+    if _main is not None and _main.names is None:
+        running = session.within()
+        if running is None or running.uid != _main.current.uid:
+            forget()  # a pipeline that ran here has ended
     return _main
 
 
 def adopt(current: session.Current) -> MainTask:
-    """Take the task that a worker runs in this process as its main task."""
+    """Take as main task one that this process does not own: a worker's, a pipeline's, that of the process that started this one."""
     global _main
     _main = MainTask(current, None, os.getpid())
+    if context.running() is None and session.local() and current.lease is not None:  # what a worker runs prints to its log anyway
+        _main.streams = _copy_streams(current.store.log_path(current.uid, current.lease.attempt), "")
+        _hook()
     return _main
 
 
-def begin(store: Store, project: str, name: str, kind: str, names: tuple[str | None, str | None], task_id: int | None) -> MainTask:
+def begin(
+    store: Store, project: str, name: str, kind: str, settings: dict[str, Any], seed: int | None, task_id: int | None, anew: bool
+) -> MainTask:
     """Start the main task: a new one, or `task_id` again.
+
+    Args:
+        store: where.
+        project, name, kind: of the task.
+        settings: recorded arguments.
+        seed: what a worker seeds the script with.
+        task_id: the row of a task that is used again.
+        anew: forget what that task held.
 
     Transaction effect: two durable commits.
     """
     global _main
+    entry = {**_entry(), "seed": seed}
+    settings = {"init": True, **settings}
     if task_id is None:
-        entry = _entry()
-        new = tasks.NewTask(type=kind, name=name, project=project, entry=entry, draft=True, settings={"init": True})
+        new = tasks.NewTask(
+            type=kind, name=name, project=project, entry=entry, draft=True, settings=settings, session=session.name()
+        )
         task_id = tasks.submit(store, new).id
-    lease = edits.start(store, task_id, session.registration(store).id)
+    else:
+        edits.renew(store, task_id, entry, settings, forget=anew)
+    lease = edits.start(store, task_id, session.registration(store).id, force=True)
     context.set_running(
         context.Running(store.path, lease, lease.uid, lease.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), False)
     )
-    _main = MainTask(session.Current(store, lease.task, lease.uid, lease), names, os.getpid())
-    _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), lease)
+    _main = MainTask(session.Current(store, lease.task, lease.uid, lease), (project, name), os.getpid())
+    head = f"minipipe: {lease.uid} attempt {lease.attempt} token {lease.token[:8]}\n"
+    _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), head)
     _hook()
     return _main
 
@@ -94,26 +126,40 @@ def _entry() -> dict[str, Any]:
 
 def reusable(store: Store, project: str, name: str, kind: str) -> int | None:
     """The last task that `Task.init` made with the same names, if it may be used again (ClearML's rule): it has ended, is younger
-    than 72 hours, not archived, and holds no artifacts."""
+    than 72 hours, not archived, was not run by a worker, and holds no artifacts."""
     row = store.database.row(
         "SELECT t.id, t.status, t.archived, t.created_at, t.settings, t.run_name,"
         " EXISTS (SELECT 1 FROM artifact a WHERE a.task_id = t.id AND a.role = 'output') AS kept,"
         " EXISTS (SELECT 1 FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id AND w.kind = 'agent') AS served"
-        " FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.type = ? ORDER BY t.id DESC LIMIT 1",
+        " FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.type = ?"
+        " AND t.template_id IS NULL AND json_extract(t.settings, '$.init') ORDER BY t.id DESC LIMIT 1",
         (project, name, kind),
     )
-    if row is None or row["archived"] or row["kept"] or row["served"] or row["run_name"] or '"init": true' not in row["settings"]:
+    if row is None or row["archived"] or row["kept"] or row["served"] or row["run_name"]:
         return None
     if row["status"] not in (states.COMPLETED, states.FAILED, states.STOPPED):
         return None
     return int(row["id"]) if time.time() - row["created_at"] < REUSE_HOURS * 3600 else None
 
 
+def resumed(store: Store, project: str, name: str) -> int | None:
+    """The run that ``minipipe resume`` wants to go on with, if it is the main task of these names; it keeps what it holds."""
+    uid = os.environ.get(session.RESUME_VARIABLE, "")
+    row = store.database.row(
+        "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ? AND p.name = ? AND t.name = ?",
+        (uid, project, name),
+    )
+    if row is None:
+        return None
+    del os.environ[session.RESUME_VARIABLE]
+    return int(row["id"])
+
+
 # -- the end of the process ---------------------------------------------------------------------------------------------
 
 
 def close(status: str | None = None, reason: str = "") -> None:
-    """End the main task now; without a status as the process's end would.
+    """End the main task now; without a status as the process's end would. One that is not this process's own goes on.
 
     Transaction effect: one durable commit.
     """
@@ -131,6 +177,28 @@ def close(status: str | None = None, reason: str = "") -> None:
     _main = None
 
 
+def let_go(uid: str) -> None:
+    """The main task, if it is this one, has been ended by somebody else here (as the controller of a pipeline)."""
+    main = _main
+    if main is not None and main.current.uid == uid and main.names is not None:
+        main.ended = True
+        for restore in main.streams:
+            restore()
+        forget()
+
+
+def leave() -> None:
+    """Make the main task a draft for others to run; this process has none any more.
+
+    Transaction effect: one durable commit.
+    """
+    main = _main
+    assert main is not None
+    let_go(main.current.uid)
+    edits.reset(main.current.store, main.current.row_id, force=True)
+    context.set_running(None)
+
+
 def forget() -> None:
     """This process has no main task any more; what it was goes on elsewhere."""
     global _main
@@ -141,15 +209,32 @@ def _outcome(main: MainTask, status: str | None, reason: str) -> Outcome:
     spent = time.monotonic() - main.started
     if status == states.COMPLETED or (status is None and not main.error and not main.exit_code and not main.stopped):
         return Outcome(attempts.DONE, reason, duration_s=spent)
-    if main.stopped or status == states.STOPPED:
+    if status == states.STOPPED or (status is None and main.stopped):
         tasks.abort(main.current.store, [main.current.row_id], reason or main.stopped or "stopped")
         return Outcome(attempts.FAILED, reason or main.stopped, None, (), spent, final=True)
+    if status == states.FAILED:
+        words = reason or "marked failed"
+        return Outcome(attempts.FAILED, words, {"type": "MarkedFailed", "message": words}, (), spent, final=True)
     if main.error is not None:
         text = "".join(traceback.format_exception(main.error))[-16_000:]
         facts = {"type": type(main.error).__name__, "message": str(main.error)[:4_000], "traceback": text}
         return Outcome(attempts.FAILED, f"{type(main.error).__name__}: {main.error}"[:500], facts, (), spent, final=True)
-    code = main.exit_code
-    return Outcome(attempts.FAILED, reason or f"exited with code {code}", {"type": "Exit", "message": str(code)}, (), spent, final=True)
+    words = f"exited with code {main.exit_code}"
+    return Outcome(attempts.FAILED, words, {"type": "Exit", "message": words}, (), spent, final=True)
+
+
+class _Exit:
+    """The interpreter's ``exit`` and ``quit``: they raise SystemExit without asking `sys.exit`."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def __call__(self, code: Any = None) -> Any:
+        note_exit(code)
+        return self.before(code)
+
+    def __repr__(self) -> str:
+        return repr(self.before)
 
 
 def _hook() -> None:
@@ -158,27 +243,54 @@ def _hook() -> None:
     if _hooked:
         return
     _hooked = True
-    atexit.register(close)
+    atexit.register(_at_exit, _can_tell())
     before_hook, before_exit = sys.excepthook, sys.exit
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         note_error(error)
         before_hook(kind, error, trace)
 
-    def leave(code: Any = None) -> None:
+    def leave(code: Any = None, /) -> None:
         note_exit(code)
         before_exit(code)
 
     sys.excepthook = excepthook
     sys.exit = leave  # type: ignore[assignment]
+    for name in ("exit", "quit"):  # python -S has none
+        if hasattr(builtins, name):
+            setattr(builtins, name, _Exit(getattr(builtins, name)))
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
 
         def terminated(number: int, frame: Any) -> None:
-            if _main is not None:
-                _main.stopped = "stopped by SIGTERM"
+            if _main is None or _main.names is None or _main.pid != os.getpid():  # nothing to tell: die as ever
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                return
+            _main.stopped = "stopped by SIGTERM"
             before_exit(128 + number)
 
         signal.signal(signal.SIGTERM, terminated)
+
+
+def _can_tell() -> bool:
+    """True if `_left_early` works: ``python SCRIPT``, not ``-m`` or a notebook."""
+    main = sys.modules.get("__main__")
+    return main is not None and "__file__" in vars(main) and getattr(main, "__spec__", None) is None
+
+
+def _left_early() -> bool:
+    """True if SystemExit ended the script: CPython deletes ``__main__.__file__`` when a script has come to its end or to an error."""
+    return "__file__" in vars(sys.modules["__main__"])
+
+
+def _at_exit(can_tell: bool) -> None:
+    main = _main
+    if can_tell and main is not None and main.names is not None and main.pid == os.getpid() and not main.stopped:
+        if not _left_early():
+            main.exit_code = None  # a SystemExit that was caught
+        elif main.exit_code is None and main.error is None:
+            notice.say("raise SystemExit(…)", "its exit code cannot be seen from here and counts as 0; sys.exit(…) can")
+    close()
 
 
 def note_error(error: BaseException) -> None:
@@ -194,15 +306,15 @@ def note_error(error: BaseException) -> None:
 
 def note_exit(code: Any) -> None:
     """The process is about to exit with this code."""
-    if _main is not None and _main.pid == os.getpid():
-        _main.exit_code = 0 if code is None else code if isinstance(code, int) else 1
+    if _main is not None and _main.pid == os.getpid() and threading.current_thread() is threading.main_thread():
+        _main.exit_code = 0 if code is None else int(code) if isinstance(code, int) else 1
 
 
 # -- the console --------------------------------------------------------------------------------------------------------
 
 
 class _Copy(io.TextIOBase):
-    """A stream that writes to the terminal and to the task's log."""
+    """A stream that writes to the terminal and to the task's log; in all else it is the terminal's."""
 
     def __init__(self, stream: TextIO, log: TextIO) -> None:
         self.stream = stream
@@ -218,24 +330,50 @@ class _Copy(io.TextIOBase):
         return self.stream.write(text)
 
     def flush(self) -> None:
-        """Flush the terminal's side; the log is line buffered."""
-        self.stream.flush()
+        """Flush the terminal's side; the log has no buffer."""
+        if not self.stream.closed:
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        """As the terminal's side: programs decide by it how to show progress."""
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        """The terminal's side: what other programs write there does not reach the log."""
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the terminal's side."""
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """Of the terminal's side."""
+        return self.stream.errors
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
 
-def _copy_streams(path: Path, lease: context.Lease) -> list[Callable[[], None]]:
+def _copy_streams(path: Path, head: str) -> list[Callable[[], None]]:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    log = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
-    log.write(f"minipipe: {lease.uid} attempt {lease.attempt} token {lease.token[:8]}\n")
+    # Without a buffer: after a fork two processes would write what is in it.
+    raw = open(descriptor, "wb", buffering=0)  # noqa: SIM115
+    log = io.TextIOWrapper(cast(IO[bytes], raw), encoding="utf-8", errors="backslashreplace", write_through=True)
+    log.write(head)
     restores: list[Callable[[], None]] = []
     for name in ("stdout", "stderr"):
         original = getattr(sys, name)
-        copy = _Copy(original, log)
-        setattr(sys, name, copy)
-        restores.append(_restorer(name, copy, original))
+        if original is not None:  # pythonw, a daemon
+            copy = _Copy(original, log)
+            setattr(sys, name, copy)
+            restores.append(_restorer(name, copy, original))
     restores.append(log.close)
     return restores
 

@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from minipipe import states
+from minipipe.sdk.task import Task
 from minipipe.store import records, tasks
+from minipipe.store.home import Store
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run, Step
@@ -28,18 +30,30 @@ NODE_WORDS = {
 class Job:
     """The execution behind a node (ClearML's `ClearmlJob`, as far as callbacks need it)."""
 
-    def __init__(self, run: Run, step: Step) -> None:
-        self._run = run
-        self._step = step
+    def __init__(self, store: Store, row_id: int, uid: str, overrides: dict[str, Any] | None = None) -> None:
+        self._store = store
+        self._id = row_id
+        self._uid = uid
+        self._overrides = overrides
 
     def _row(self) -> Any:
-        row = self._run.store.database.row("SELECT * FROM task WHERE id = ?", (self._step.id,))
+        row = self._store.database.row("SELECT * FROM task WHERE id = ?", (self._id,))
         assert row is not None
         return row
 
+    @property
+    def task(self) -> Task:
+        """The step's task."""
+        return Task(self._store, self._id, self._uid)
+
+    @property
+    def task_parameter_override(self) -> dict[str, Any] | None:
+        """What a copy of a template was told, as it was written; None for a function."""
+        return None if self._overrides is None else dict(self._overrides)
+
     def task_id(self) -> str:
         """Id of the step's task."""
-        return self._step.uid
+        return self._uid
 
     def status(self, force: bool = False) -> str:
         """The task's status, in the task's words."""
@@ -88,19 +102,24 @@ class Job:
             return -1.0
         return float(max(0.0, (row["ended_at"] or time.time()) - row["started_at"]))
 
+    def times(self) -> tuple[float | None, float | None]:
+        """When the last attempt began and when the task ended, seconds since 1970."""
+        row = self._row()
+        return row["started_at"], row["ended_at"]
+
     def abort(self) -> None:
         """Stop it. Transaction effect: one durable commit."""
-        tasks.abort(self._run.store, [self._step.id])
+        tasks.abort(self._store, [self._id])
 
     def wait(self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False) -> bool:
         """Wait for its end, at most `timeout` minutes; True if it has ended."""
-        return tasks.wait(self._run.store, self.is_stopped, None if timeout is None else timeout * 60.0)
+        return tasks.wait(self._store, self.is_stopped, None if timeout is None else timeout * 60.0)
 
     def get_metric(self, title: str, series: str) -> tuple[float, float, float]:
         """(min, max, last) of a metric; zeros if nothing was reported."""
         values = [
             row["value"]
-            for row in records.points(self._run.store, self._step.id)
+            for row in records.points(self._store, self._id)
             if row["title"] == title and row["series"] == series and row["value"] is not None
         ]
         return (min(values), max(values), values[-1]) if values else (0.0, 0.0, 0.0)
@@ -115,6 +134,11 @@ class Node:
     def __init__(self, name: str) -> None:
         self.name = name
         self.base_task_id: str | None = None
+        self.task_factory_func: Any = None
+        self.clone_task = True
+        self.configurations: dict[str, Any] = {}
+        self.task_overrides: dict[str, Any] = {}
+        self.overrides: dict[str, Any] = {}  # parameters as they were written; references in `parameters` are resolved at launch
         self.queue: str | None = None
         self.parents: list[str] = []
         self.timeout: float | None = None
@@ -124,9 +148,19 @@ class Node:
         self.continue_on_fail = False
         self.monitor_metrics: list[Any] = []
         self.monitor_artifacts: list[Any] = []
+        self.monitor_models: list[Any] = []
+        self.explicit_docker_image: str | None = None
+        self.recursively_parse_parameters = True
+        self.output_uri: str | bool | None = None
+        self.draft = False
+        self.continue_behaviour: dict[str, bool] | None = None
+        self.continue_on_abort = False
+        self.skip_children_on_abort = True
+        self.skip_children_on_fail = True
+        self.stage: str | None = None
+        self.job_code_section: str | None = None
         self.job: Job | None = None
         self.job_type: str | None = None
-        self.skip_job = False
         self.seen_event = 0
         self.shown_status = "pending"
         self.told_status: str | None = None  # while a status callback runs: the status that it is told of
@@ -145,7 +179,7 @@ class Node:
         node.continue_on_fail = step.spec.tolerated
         node.timeout = step.spec.time_limit_s
         node.job_type = step.spec.task_type
-        node.job = Job(run, step)
+        node.job = Job(run.store, step.id, step.uid)
         rows = run.store.database.rows(
             "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'", (step.id,)
         )
@@ -157,7 +191,7 @@ class Node:
         self._run, self._step = run, step
         self.queue = self.queue or run.options.default_queue
         self.job_type = step.spec.task_type
-        self.job = Job(run, step)
+        self.job = Job(run.store, step.id, step.uid, self.overrides if self.base_task_id else None)
         return self
 
     @property
@@ -170,6 +204,29 @@ class Node:
         if self.job.is_cached_task():
             return "cached"
         return NODE_WORDS[self.job.status()]
+
+    @property
+    def skip_job(self) -> bool:
+        """True if the step was skipped."""
+        return self.status == "skipped"
+
+    @property
+    def job_started(self) -> float | None:
+        """When its last attempt began, seconds since 1970; None before."""
+        return None if self.job is None else self.job.times()[0]
+
+    @property
+    def job_ended(self) -> float | None:
+        """When it ended, seconds since 1970; None before."""
+        return None if self.job is None else self.job.times()[1]
+
+    def copy(self) -> Node:
+        """A copy without the job (ClearML's rule)."""
+        twin = type(self)(self.name)
+        for name, value in vars(self).items():
+            if not name.startswith("_") and name not in ("name", "job", "seen_event", "shown_status", "told_status"):
+                setattr(twin, name, type(value)(value) if type(value) in (list, dict) else value)
+        return twin
 
     @property
     def executed(self) -> str | bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +27,7 @@ _NO_EFFECT = {
     "monitor_models": "models are not captured yet",
     "working_dir": "steps run in the project folder",
     "stage": "",
+    "task_name": "",
     "pool_frequency": "",
     "skip_global_imports": "what a function names is always there",
     "artifact_serialization_function": "values are stored by minipipe's own formats",
@@ -48,7 +48,7 @@ def record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class RunningPipeline:
-    """A pipeline that runs here."""
+    """A pipeline that runs here, or did."""
 
     _started: Run | None = None
 
@@ -58,18 +58,23 @@ class RunningPipeline:
     @property
     def _live(self) -> Run:
         if self._started is None:
-            raise ValueError("the pipeline has not been started")
+            raise errors.UsageError("the pipeline has not been started", hint="start() or start_locally()")
         return self._started
+
+    def _place(self) -> session.Current:
+        """Where the pipeline's task is."""
+        return session.Current(self._live.store, self._live.id, self._live.uid, None)
 
     @property
     def id(self) -> str:
         """Id of the pipeline's task."""
-        return self._live.uid
+        return self._place().uid
 
     @property
     def task(self) -> Task:
         """The pipeline's task."""
-        return Task(self._live.store, self._live.id, self._live.uid, None)
+        place = self._place()
+        return Task(place.store, place.row_id, place.uid, None)
 
     @property
     def tags(self) -> list[str]:
@@ -79,7 +84,8 @@ class RunningPipeline:
     @property
     def version(self) -> str:
         """Version of the pipeline."""
-        row = self._live.store.database.row("SELECT version FROM task WHERE id = ?", (self._live.id,))
+        place = self._place()
+        row = place.store.database.row("SELECT version FROM task WHERE id = ?", (place.row_id,))
         return str(row["version"] or "") if row else ""
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
@@ -91,12 +97,12 @@ class RunningPipeline:
         return {key.partition("/")[2]: value for key, value in self.task.get_parameters(cast=True).items()}
 
     def is_running(self) -> bool:
-        """True until the run has ended."""
-        return self._live.ended is None
+        """True until the run has ended; False before it starts."""
+        return self._started is not None and self._started.ended is None
 
     def elapsed(self) -> float:
-        """Minutes since the start (ClearML's unit)."""
-        return launch.elapsed_s(self._live) / 60.0
+        """Minutes since the start (ClearML's unit), until the end once it has ended; -1.0 before the start."""
+        return -1.0 if self._started is None else launch.elapsed_s(self._started) / 60.0
 
     def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
         """Stop the steps that still run and skip those that wait; wait up to `timeout` minutes for their end."""
@@ -104,8 +110,8 @@ class RunningPipeline:
         self._live.wait(None if timeout is None else timeout * 60.0)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` minutes for all steps; True if they have ended."""
-        return self._live.wait(None if timeout is None else timeout * 60.0)
+        """Wait up to `timeout` minutes for all steps; True if they have ended, or nothing was started."""
+        return self._started is None or self._started.wait(None if timeout is None else timeout * 60.0)
 
     @classmethod
     def get_logger(cls) -> logger.Logger:
@@ -159,16 +165,36 @@ class RunningPipeline:
         """
         if fail_condition not in ("all", "failed", "aborted"):
             raise errors.UsageError(f"fail_condition {fail_condition!r} is not one of all, failed, aborted")
-        if Task.by_id(self._live.uid).status not in states.GOOD and fail_condition == "all":
+        forgiven = {"failed": {states.STOPPED}, "aborted": {states.FAILED}}.get(fail_condition, set())
+        place = self._place()
+        if self.task.status not in states.GOOD | forgiven:
             return False
-        if not fail_on_step_fail:
-            return True
-        forgiven = {"failed": states.STOPPED, "aborted": states.FAILED}.get(fail_condition)
-        return all(status == forgiven for _, status in self._live.bad_steps())
+        rows = place.store.database.rows("SELECT status FROM task WHERE parent_id = ? AND superseded = 0", (place.row_id,))
+        return not fail_on_step_fail or {row["status"] for row in rows} <= states.GOOD | forgiven | {states.SKIPPED}
+
+
+_written: list[RunningPipeline] = []  # the last pipeline that this process has written, started or not
+
+
+def write_down(pipeline: RunningPipeline | None) -> None:
+    """Remember a pipeline that is being written: reports and artifacts may come before its start."""
+    _written[:] = [pipeline] if pipeline is not None else []
+
+
+def written() -> RunningPipeline | None:
+    """What `write_down` remembers."""
+    return _written[0] if _written else None
 
 
 def pipeline_task() -> session.Current:
+    """Where the pipeline's task is: that of the run that this process belongs to, else of the pipeline that is written here.
+
+    Raises:
+        ValueError: there is none.
+    """
     found = session.current_run()
+    if found is None and _written:
+        found = _written[0]._place()
     if found is None:
         raise ValueError("no pipeline is running here")
     return found
@@ -178,6 +204,11 @@ def pipeline_task() -> session.Current:
 
 
 def tolerates(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool:
+    """True if a step's failure does not fail its pipeline.
+
+    Raises:
+        NotSupported: a part of `behaviour` that is not offered yet.
+    """
     if not behaviour:
         return bool(continue_on_fail)
     unknown = set(behaviour) - {"continue_on_fail"}
@@ -227,17 +258,6 @@ def with_callbacks(
     return replace(
         spec, before=launch_it if before or created else None, after=end_it if after or completed else None
     )
-
-
-def all_arguments(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Arguments with the function's defaults for those that are not given; required ones that are left out are None."""
-    found: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        default = None if parameter.default is parameter.empty else parameter.default
-        found[parameter.name] = given.get(parameter.name, default)
-    return {**found, **given}
 
 
 def text_of(value: Any) -> str:

@@ -20,6 +20,7 @@ from minipipe.store.placeholders import PATTERN, split
 
 _KINDS = ("id", "artifacts", "parameters")
 _FACTS = ("url", "hash", "size", "type", "name", "mode", "timestamp", "preview", "metadata")
+_OF_TASKS = ("script", "execution", "container", "output", "comment", "tags", "system_tags", "project")
 
 
 class Checker:
@@ -41,56 +42,99 @@ class Checker:
             step: the step that has the argument.
             argument: its name, for the error.
             value: anything.
-            results: ``${STEP.RESULT}`` is allowed.
+            results: ``${STEP.RESULT}`` is allowed, standing alone.
 
         Raises:
             BadPipeline: an unknown step, parameter, kind or part; names step, argument and the nearest known name.
+            NotSupported: a reference to a model.
         """
-        for reference in references_in(value):
-            trouble, known, asked = self._trouble(step, reference, results)
-            if trouble:
-                near = difflib.get_close_matches(asked, known, 1)
-                raise errors.BadPipeline(
-                    f"step {step!r}: {trouble} in ${{{reference}}}",
-                    f"argument {argument!r}",
-                    f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}",
+        for text in texts_in(value):
+            alone = PATTERN.fullmatch(text) is not None
+            for match in PATTERN.finditer(text):
+                self._check_one(step, argument, match[1], results and alone)
+
+    def check_queue(self, step: str, queue: str | None) -> None:
+        """Check the references in the name of a queue: only parameters of the pipeline are known before the step starts.
+
+        Raises:
+            BadPipeline, NotSupported: see `check`.
+        """
+        for reference in references_in(queue):
+            if split(reference)[0] != "pipeline":
+                raise errors.NotSupported(
+                    f"step {step!r}: a queue that another step decides is not offered yet",
+                    f"execution_queue {queue!r}",
+                    "${pipeline.NAME}",
                 )
+            self._check_one(step, "execution_queue", reference, False)
+
+    def _check_one(self, step: str, argument: str, reference: str, results: bool) -> None:
+        trouble, known, asked = self._trouble(step, reference, results)
+        if trouble:
+            near = difflib.get_close_matches(asked, known, 1)
+            raise errors.BadPipeline(
+                f"step {step!r}: {trouble} in ${{{reference}}}",
+                f"argument {argument!r}",
+                f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}",
+            )
 
     def _trouble(self, step: str, reference: str, results: bool) -> tuple[str, list[str], str]:
         first, *parts = split(reference)
         if first == "pipeline":
-            name = ".".join(parts)
+            name = split(reference, 1)[1] if parts else ""
             return ("", [], "") if name in self.parameters else (f"no pipeline parameter {name!r}", list(self.parameters), name)
         if first not in self.steps:
             return f"no step {first!r}", [name for name in self.steps if name != step], first
         if first == step:
-            return "a step cannot refer to itself", [], first
+            return "a step cannot refer to itself", [name for name in self.steps if name != step], ""
         if not parts:
             return "nothing is asked of the step", list(_KINDS), ""
-        if parts[0] == "id" and len(parts) == 1:
-            return "", [], ""
-        if parts[0] == "artifacts":
-            if len(parts) < 3:
-                return "an artifact needs a name and a part", list(_FACTS), parts[-1]
-            return ("", [], "") if parts[2] in _FACTS else (f"an artifact has no {parts[2]!r}", list(_FACTS), parts[2])
-        if parts[0] == "parameters":
-            return ("", [], "") if len(parts) > 1 else ("a parameter needs a name", [], "")
         if results and parts[0] in self.steps[first] and len(parts) == 1:
             return "", [], ""
+        if parts[0] == "id":
+            return ("", [], "") if len(parts) == 1 else ("an id has no parts", ["id"], "")
+        if parts[0] == "artifacts":
+            return _artifact_trouble(parts)
+        if parts[0] == "parameters":
+            return ("", [], "") if len(parts) > 1 else ("a parameter needs a name", [], "")
+        if parts[0] == "models":
+            raise errors.NotSupported(
+                f"step {step!r}: ${{{reference}}} asks for a model", "models are not offered yet", "upload the weights as an artifact"
+            )
+        if parts[0] in self.steps[first] and len(parts) == 1:
+            return f"the result {parts[0]!r} stands alone in an argument of a function, not", list(_KINDS), parts[0]
+        if parts[0] in _OF_TASKS:
+            return f"{parts[0]!r} may only be asked for in task_overrides, not", list(_KINDS), parts[0]
         return f"a step has no {parts[0]!r}", [*_KINDS, *(self.steps[first] if results else ())], parts[0]
+
+
+def _artifact_trouble(parts: list[str]) -> tuple[str, list[str], str]:
+    if len(parts) < 3:
+        return "an artifact needs a name and a part", list(_FACTS), parts[-1] if len(parts) == 1 else ""
+    if parts[2] not in _FACTS:
+        return f"an artifact has no {parts[2]!r}", list(_FACTS), parts[2]
+    if parts[2] == "metadata":
+        return ("", [], "") if len(parts) == 4 else ("metadata needs a key", [], "")
+    return ("", [], "") if len(parts) == 3 else (f"{parts[2]!r} has no parts", list(_FACTS), "")
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Each text in a value, at any depth of lists, dicts and tuples (exactly these types: others are the step's own affair)."""
+    if issubclass(type(value), str):  # not isinstance: asking a lazy result for its class would wait for it
+        yield value
+    elif type(value) is dict:
+        for key, part in value.items():
+            yield from texts_in(key)
+            yield from texts_in(part)
+    elif type(value) in (list, tuple):
+        for part in value:
+            yield from texts_in(part)
 
 
 def references_in(value: Any) -> Iterator[str]:
     """The inside of each ``${...}`` in a value, at any depth."""
-    if isinstance(value, str):
-        yield from (match[1] for match in PATTERN.finditer(value))
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from references_in(key)
-            yield from references_in(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from references_in(part)
+    for text in texts_in(value):
+        yield from (match[1] for match in PATTERN.finditer(text))
 
 
 def steps_in(value: Any) -> list[str]:
@@ -98,34 +142,37 @@ def steps_in(value: Any) -> list[str]:
     return list(dict.fromkeys(first for reference in references_in(value) if (first := split(reference)[0]) != "pipeline"))
 
 
-def fill(value: Any, parameters: Mapping[str, Any], result: Callable[[str, str], Any] | None = None) -> Any:
-    """A value with pipeline parameters (and results, by `result`) in their places; other references stay as they are."""
-    if isinstance(value, str):
-        return _fill_text(value, parameters, result)
-    if isinstance(value, Mapping):
-        return {fill(key, parameters): fill(part, parameters, result) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(fill(part, parameters, result) for part in value)
-    return value
-
-
-def _fill_text(text: str, parameters: Mapping[str, Any], result: Callable[[str, str], Any] | None) -> Any:
-    whole = PATTERN.fullmatch(text)
-    if whole is not None:
-        first, *parts = split(whole[1])
-        if first == "pipeline":
-            return parameters[".".join(parts)]
-        if result is not None and len(parts) == 1 and parts[0] != "id":
-            return result(first, parts[0])
-        return text
-
-    def one(match: Any) -> str:
-        first, *parts = split(match[1])
-        return str(parameters[".".join(parts)]) if first == "pipeline" else str(match[0])
-
-    return PATTERN.sub(one, text)
-
-
 def has_step_reference(value: Any) -> bool:
     """True if a value still refers to a step."""
     return bool(steps_in(value))
+
+
+def fill(value: Any, parameters: Mapping[str, Any], step_text: Callable[[str], Any] | None = None) -> Any:
+    """A value with pipeline parameters in their places.
+
+    Args:
+        value: anything; lists, dicts and tuples of exactly these types are gone through.
+        parameters: of the pipeline, typed.
+        step_text: what takes the place of a whole text that still refers to a step; None leaves the text.
+    """
+    if issubclass(type(value), str):
+        filled = _fill_text(value, parameters)
+        return step_text(filled) if step_text is not None and has_step_reference(value) else filled
+    if type(value) is dict:
+        return {fill(key, parameters): fill(part, parameters, step_text) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(fill(part, parameters, step_text) for part in value)
+    return value
+
+
+def _fill_text(text: str, parameters: Mapping[str, Any]) -> Any:
+    whole = PATTERN.fullmatch(text)
+    if whole is not None:
+        first, *parts = split(whole[1], 1)
+        return parameters[parts[0]] if first == "pipeline" else text
+
+    def one(match: Any) -> str:
+        first, *parts = split(match[1], 1)
+        return str(parameters[parts[0]]) if first == "pipeline" else str(match[0])
+
+    return PATTERN.sub(one, text)

@@ -21,8 +21,8 @@ from typing import Any
 
 from minipipe import context, errors, hashing, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, local, proxy, session
-from minipipe.store import attempts, promote, records, tasks, workers
+from minipipe.sdk import arguments, callbacks, capture, local, proxy, references, session
+from minipipe.store import attempts, placeholders, promote, records, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -54,6 +54,7 @@ class StepSpec:
     after: Callable[..., Any] | None = None
     on_status: Callable[..., Any] | None = None
     node: Any = None  # the node that users hold already, if there is one
+    project: str | None = None  # where its task lives, unless the pipeline names a target project
 
     @property
     def has_callbacks(self) -> bool:
@@ -87,18 +88,14 @@ class RunOptions:
     local: bool = False
     debug: bool = False
     local_imports: bool = True
+    own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 
-    @property
-    def hidden_project(self) -> str:
-        """Where the run's task lives (ClearML's rule: ``<project>/.pipelines/<name>``)."""
-        return f"{self.project}/.pipelines/{self.name}"
-
-    @property
-    def step_project(self) -> str:
-        """Where its steps live."""
+    def project_of(self, spec: StepSpec) -> str:
+        """Where a step lives: the target project, else its own, else that of the run's task (ClearML's rule; True means the last)."""
+        hidden = self.own_project or f"{self.project}/.pipelines/{self.name}"
         if self.target_project is True:
-            return self.project
-        return str(self.target_project) if self.target_project else self.hidden_project
+            return hidden
+        return str(self.target_project or spec.project or hidden)
 
 
 class Run:
@@ -182,6 +179,7 @@ class Run:
             retry = self._retry_of(spec)
             new = replace(
                 template,
+                project=self.options.project_of(spec),
                 parent_id=self.id,
                 queue=spec.queue or self.options.default_queue or self.settings.queue,
                 session=self.session,
@@ -251,7 +249,7 @@ class Run:
         return tasks.NewTask(
             type=spec.task_type,
             name=name,
-            project=self.options.step_project,
+            project=self.options.project_of(spec),
             entry={**code.entry, "returns": list(spec.returns)},
             parent_id=self.id,
             queue=spec.queue or self.options.default_queue or self.settings.queue,
@@ -325,8 +323,20 @@ class Run:
     # -- results ------------------------------------------------------------------------------------------------------
 
     def lazy(self, step: Step, output: str) -> proxy.LazyEvalWrapper:
+        """A result of a step that is fetched when it is first used."""
         reference = arguments.Reference(step.id, step.uid, output, self.store.path)
         return proxy.LazyEvalWrapper(lambda: self.value_of(step, output), reference)
+
+    def lazy_text(self, step: Step, text: str) -> proxy.LazyEvalWrapper:
+        """A text with references to steps, `step` among them, for a place inside a list, dict or tuple."""
+
+        def value() -> str:
+            for name in references.steps_in(text):
+                self.wait_for(self.steps[name])
+            with self.store.database.write(durable=False) as connection:
+                return placeholders.text_of(self.store, connection, self.id, text)
+
+        return proxy.LazyEvalWrapper(value, arguments.Reference(step.id, step.uid, text, self.store.path))
 
     def value_of(self, step: Step, output: str) -> Any:
         """The value of a result: waits for its step, then decodes. Later steps of this thread get a control edge from it.
@@ -443,6 +453,8 @@ class Run:
             if error is not None:
                 self.stop_steps("the run was stopped" if stopped else "the run failed")
             self.wait(self.settings.grace_s + 5.0 if error is not None else None)
+            if self.failure is not None:
+                self._wait_for_stopped()
             if self.again and error is None:
                 tasks.supersede_unreached(self.store, self.id)
         except KeyboardInterrupt as interrupt:
@@ -460,6 +472,17 @@ class Run:
         if self.lease is not None:
             status = attempts.finish(self.store, self.lease, outcome, self.settings.max_crashes).status or status
         return status
+
+    def _wait_for_stopped(self) -> None:
+        """A failed run ends after its steps, which have been asked to stop; their callbacks are not waited for."""
+
+        def done() -> bool:
+            row = self.store.database.row(
+                "SELECT 1 FROM task WHERE parent_id = ? AND superseded = 0 AND status = 'in_progress' LIMIT 1", (self.id,)
+            )
+            return row is None
+
+        tasks.wait(self.store, done, self.settings.grace_s + 5.0, self.tick)
 
     def _verdict(self, error: BaseException | None, stopped: bool) -> tuple[str, Outcome]:
         spent = time.monotonic() - self.started

@@ -11,6 +11,15 @@ from minipipe import errors
 from minipipe.sdk import capture
 
 
+def project_name() -> str:
+    """What a project is called if nobody says: as the repository that holds the script, else as the script's folder."""
+    folder = capture.import_root().absolute()
+    for each in (folder, *folder.parents):
+        if (each / ".git").exists():
+            return each.name or "examples"
+    return folder.name or "examples"
+
+
 def capture_script(what: str) -> dict[str, Any]:
     """The entry of a script task: its text, file name, arguments, working directory and import root.
 

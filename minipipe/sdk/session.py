@@ -11,9 +11,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from minipipe import context, errors, settings
+from minipipe import context, errors, settings, states
 from minipipe.store import workers
-from minipipe.store.home import Store
+from minipipe.store.home import DATABASE, Store
 
 SESSION_VARIABLE = "MINIPIPE_SESSION"
 RESUME_VARIABLE = "MINIPIPE_RESUME"
@@ -26,11 +26,14 @@ _scratch: list[Path] = []
 
 def open_store() -> Store:
     """The store of the task that runs here, else the one that the settings name; opened once per process and path."""
-    current = context.running()
-    home = current.home if current is not None else settings.store_home()
+    current = context.running() or _attached()
+    return _open(current.home if current is not None else settings.store_home(), bool(current and current.worker_mode))
+
+
+def _open(home: Path, worker_mode: bool) -> Store:
     with _lock:
         if home not in _stores:
-            _stores[home] = Store(home, settings.load_settings().durability) if current and current.worker_mode else Store.open(home)
+            _stores[home] = Store(home, settings.load_settings().durability) if worker_mode else Store.open(home)
         return _stores[home]
 
 
@@ -88,9 +91,48 @@ def name() -> str:
 
 
 def current() -> Current | None:
-    """The task that this process executes, None if there is none."""
-    running = context.running()
-    return None if running is None else _find(running.uid, running.lease if running.worker_mode else None)
+    """The task that this process executes, or the process that started it (ClearML's rule); None if there is none."""
+    running = within()
+    return None if running is None else _find(running.uid, running.lease)
+
+
+def within() -> context.Running | None:
+    """What this process executes, or belongs to because a process that executes it started it."""
+    return context.running() or _attached()
+
+
+def local() -> bool:
+    """False in a process that executes a task for a worker, and in those that it starts (ClearML's `Task.running_locally`)."""
+    running = within()
+    return not (running and running.worker_mode)
+
+
+_checked: tuple[int, str, context.Running | None] = (0, "", None)
+
+
+def _attached() -> context.Running | None:
+    """What the environment says, if that attempt still runs; looked up once per process."""
+    global _checked
+    text = os.environ.get(context.VARIABLE, "")
+    if not text or context.running() is not None:
+        return None
+    with _lock:
+        if _checked[:2] != (os.getpid(), text):
+            _checked = (os.getpid(), text, _alive(context.inherited()))
+        return _checked[2]
+
+
+def _alive(found: context.Running | None) -> context.Running | None:
+    """The attempt, unless it has ended: what outlives its task (a server, a notebook) belongs to nothing."""
+    if found is None or found.lease is None or not (found.home / DATABASE).exists():
+        return None
+    if os.environ.get("MINIPIPE_HOME") and settings.store_home() != found.home:
+        return None  # it was told to use another store
+    try:
+        row = _open(found.home, found.worker_mode).database.row("SELECT token, status FROM task WHERE uid = ?", (found.uid,))
+    except errors.MinipipeError:
+        return None
+    return found if row is not None and tuple(row) == (found.lease.token, states.IN_PROGRESS) else None
 
 
 def current_run() -> Current | None:

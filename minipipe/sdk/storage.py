@@ -1,52 +1,38 @@
-"""A local path for whatever a URL names (ClearML's `StorageManager`), and back.
+"""A local path for whatever a URL names, and back (ClearML's `StorageManager`).
 
-| URL                          | what is read                                                                              |
-|------------------------------|-------------------------------------------------------------------------------------------|
-| a prefix in MINIPIPE_URL_MAP | the file or folder that the map names: looked up first, for every read                    |
-| a path, ``file://``          | the file or folder itself                                                                 |
-| ``minipipe://DIGEST``        | content of an artifact: a read-only copy under its own name, gone with the process        |
-| ``http://``, ``https://``    | a download, kept in the store under ``downloads/``; asked for again only if it changed    |
+| URL                          | what is read                                                                           |
+|------------------------------|----------------------------------------------------------------------------------------|
+| a prefix in MINIPIPE_URL_MAP | the file or folder that the map names for it; asked first, at every read               |
+| a path, ``file://``          | the file or folder itself                                                              |
+| ``minipipe://DIGEST``        | an artifact's content: a read-only copy under its own name, gone with the process      |
+| ``http://``, ``https://``    | a download, kept in the store (see `minipipe.sdk.download`)                            |
 
-What cannot be reached is None and one line on stderr. Archives come extracted: see `_Unpacking` for what they may hold.
+What cannot be reached is None and one line on stderr.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import fnmatch
-import importlib
 import json
 import os
 import posixpath
 import re
 import shutil
-import stat
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
-from urllib.parse import quote, unquote, urlsplit
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from minipipe import errors, hashing, settings
+from minipipe import errors
 from minipipe.chance import fresh_id
-from minipipe.sdk import notice, session
-from minipipe.store import blobs, codec, locks, records
-from minipipe.store.database import mapped, os_error
+from minipipe.sdk import archive, copies, download, notice, session
+from minipipe.sdk.download import shown
 from minipipe.store.home import Store
 
 MAP_VARIABLE = "MINIPIPE_URL_MAP"
-EXTRACT_BYTES = 1 << 30  # an archive may always grow to this
-EXTRACT_RATIO = 200  # or to so many times its own size, if that is more
-EXTRACT_MEMBERS = 2_000_000
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
-_EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar"}
-_TRIES = 4  # of a download that breaks off; each has to get further than the one before
-_TIMEOUT_S = 30.0
-_CHUNK_BYTES = 1 << 18
-_METER_AFTER_S, _METER_AFTER_BYTES = 1.0, 16 << 20
+STORED = "minipipe"
+_WEB = ("http", "https")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 Listing = list[str | dict[str, Any]]
@@ -74,7 +60,8 @@ class StorageManager:
             force_download: fetch it again.
 
         Returns:
-            The path; None, after one line on stderr, if it cannot be reached or is an archive that must not be extracted.
+            The path; None, after one line on stderr, if it cannot be reached, or is an archive that must not be unpacked (see
+            `minipipe.sdk.archive`).
 
         Raises:
             NotSupported: another scheme (``s3``, ``gs``, ``azure``…).
@@ -83,7 +70,8 @@ class StorageManager:
         try:
             return str(local_copy(str(remote_url), extract_archive, name, force_download))
         except errors.NotFound as error:
-            return tell(error)
+            tell(error)
+            return None
 
     @classmethod
     def download_file(
@@ -108,20 +96,20 @@ class StorageManager:
         """
         url = str(remote_url)
         try:
-            folder = Path(local_folder).expanduser() if local_folder else session.open_store().path / "downloads" / "files"
+            folder = Path(os.path.expanduser(local_folder)) if local_folder else _default_folder()
             source = local_copy(url, False, None, False)
             if source.is_dir():
                 raise errors.NotFound(f"cannot read {shown(url)}", "it is a folder", "StorageManager.download_folder")
-            if _remote(url) and source.stat().st_size == 0 and not skip_zero_size_check:
+            if _scheme(url) in _WEB and source.stat().st_size == 0 and not skip_zero_size_check:
                 raise errors.NotFound(f"cannot read {shown(url)}", "it is empty")
-            # An absolute path has no "..": the URL cannot lead out of the folder.
-            path = source.name if url.startswith("minipipe://") else unquote(urlsplit(url).path) if "://" in url else str(source)
-            target = folder.absolute() / posixpath.normpath("/" + path).lstrip("/")
+            path = source.name if _scheme(url) == STORED else unquote(urlsplit(url).path) if _scheme(url) else str(source)
+            target = _below(folder.absolute(), path.rstrip("/") or source.name)
             if overwrite or not target.exists():
                 _place(source, target)
             return str(target)
         except errors.NotFound as error:
-            return None if silence_errors else tell(error)
+            tell(error, silence_errors)
+            return None
 
     @classmethod
     def download_folder(
@@ -148,15 +136,16 @@ class StorageManager:
             `local_folder`, None on an error.
         """
         url = str(remote_url)
-        target = str(local_folder or session.open_store().path / "downloads" / "files")
+        target = str(local_folder or _default_folder())
         try:
             files = {path: name for path, name in _files_below(url) if fnmatch.fnmatch(path, match_wildcard or "*")}
             if not files:
                 raise errors.NotFound(f"nothing to download from {shown(url)}", f"no file fits {match_wildcard or '*'}")
         except errors.NotFound as error:
-            return None if silence_errors else tell(error)
+            tell(error, silence_errors)
+            return None
         for path, name in files.items():
-            place = Path(target).expanduser().absolute() / name
+            place = _below(Path(os.path.expanduser(target)).absolute(), name)
             if overwrite or not place.exists():
                 _place(Path(path), place)
         return target
@@ -179,7 +168,7 @@ class StorageManager:
         """
         if _scheme(str(remote_url)) not in ("", "file"):
             raise _refused(str(remote_url), "written", "use a local path, or Task.upload_artifact")
-        _place(Path(local_file).expanduser(), _local(str(remote_url)))
+        _place(Path(os.path.expanduser(local_file)), _local(str(remote_url)))
         return remote_url
 
     @classmethod
@@ -197,9 +186,10 @@ class StorageManager:
         Returns:
             `remote_url`; None, after one line on stderr, if there is no such folder.
         """
-        folder = Path(local_folder).expanduser()
+        folder = Path(os.path.expanduser(local_folder))
         if not folder.is_dir():
-            return tell(errors.NotFound(f"cannot read {shown(str(local_folder))}", "there is no such folder"))
+            tell(errors.NotFound(f"cannot read {shown(str(local_folder))}", "there is no such folder"))
+            return None
         for path in [path for path in sorted(folder.rglob(match_wildcard or "*")) if path.is_file()]:
             cls.upload_file(str(path), f"{str(remote_url).rstrip('/')}/{path.relative_to(folder).as_posix()}")
         return remote_url
@@ -228,7 +218,8 @@ class StorageManager:
             size = _size(str(remote_url))
             return None if size is None or size < 0 else size
         except errors.NotFound as error:
-            return None if silence_errors else tell(error)
+            tell(error, silence_errors)
+            return None
 
     @classmethod
     def list(
@@ -248,7 +239,8 @@ class StorageManager:
         try:
             files = list(_files_below(str(remote_url)))
         except errors.NotFound as error:
-            return tell(error)
+            tell(error)
+            return None
         before = f"{str(remote_url).rstrip('/')}/" if return_full_path else ""
         if with_metadata:
             return [{"name": before + name, "size": os.stat(path).st_size} for path, name in files]
@@ -268,3 +260,157 @@ class StorageManager:
     def set_report_upload_chunk_size(cls, chunk_size_mb: int) -> None:
         """Accepted, without effect."""
         notice.recorded("StorageManager.set_report_upload_chunk_size", "an upload is a local copy")
+
+
+# -- reading ------------------------------------------------------------------------------------------------------------
+
+
+def local_copy(url: str, extract: bool = True, name: str | None = None, force: bool = False) -> Path:
+    """What `StorageManager.get_local_copy` returns.
+
+    Raises:
+        NotFound: it cannot be reached, or is an archive that cannot be unpacked.
+        NotSupported: no scheme of ours.
+    """
+    found, scheme = _mapped(url), _scheme(url)
+    if found is not None:
+        path = _existing(found, url)
+        return _unpacked_from(path) if extract else path
+    if scheme in ("", "file"):
+        return _existing(_local(url), url)
+    if scheme == STORED:
+        store = session.open_store()
+        return copies.copy_of(store, _row(store, url), extract, name, force)
+    if scheme not in _WEB:
+        raise _refused(url, "read", f"download it first and pass the path, or map its prefix with {MAP_VARIABLE}")
+    with download.entry(session.open_store(), f"{url}\n{name or ''}") as folder:
+        path = download.fetch(folder, url, name, force)
+        return archive.unpack_beside(path) if extract else path
+
+
+def tell(error: errors.NotFound, silent: bool = False) -> None:
+    """Say in one line on stderr what could not be reached."""
+    if not silent:
+        print(f"error: {shown(error.message)}: {shown(error.cause)}", file=sys.stderr)
+
+
+def _row(store: Store, url: str) -> Any:
+    sql = "SELECT * FROM artifact WHERE digest = ? AND role = 'output' ORDER BY id DESC LIMIT 1"
+    row = store.database.row(sql, (url.partition("://")[2],))
+    if row is None:
+        raise errors.NotFound(f"cannot read {shown(url)}", f"no artifact in {store.path} has this content")
+    return row
+
+
+def _unpacked_from(path: Path) -> Path:
+    """What is in an archive that a URL was mapped to: it stands for a download, so it is treated like one."""
+    if not path.is_file() or not archive.stem(path.name):
+        return path
+    facts = path.stat()
+    with download.entry(session.open_store(), f"{path}\n{facts.st_mtime_ns}\n{facts.st_size}") as folder:
+        return archive.unpack(path, folder / "x")
+
+
+def _existing(path: Path, url: str) -> Path:
+    if not url or not os.path.exists(path):  # Path.exists raises for what is too long
+        raise errors.NotFound(f"cannot read {shown(url)}", f"there is no {path}" if url else "it is empty")
+    return path
+
+
+def _size(url: str) -> int | None:
+    """Bytes of a file, -1 if its server does not say, None for a folder."""
+    found, scheme = _mapped(url), _scheme(url)
+    if found is not None or scheme in ("", "file"):
+        path = _existing(found or _local(url), url)
+        return path.stat().st_size if path.is_file() else None
+    if scheme == STORED:
+        store = session.open_store()
+        return copies.size(store, _row(store, url))
+    if scheme not in _WEB:
+        raise _refused(url, "read", f"map its prefix with {MAP_VARIABLE}")
+    return download.size_of(url)
+
+
+def _files_below(url: str) -> Iterator[tuple[Path, str]]:
+    """(path, name relative to the folder) of each file below the folder that a URL names, sorted."""
+    if _mapped(url) is None and _scheme(url) in _WEB:
+        raise errors.NotFound(f"cannot list {shown(url)}", "a web server lists no files")
+    folder = local_copy(url)
+    if not folder.is_dir():
+        raise errors.NotFound(f"cannot list {shown(url)}", "it is no folder")
+    return iter([(path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*")) if path.is_file()])
+
+
+# -- names and places ---------------------------------------------------------------------------------------------------
+
+
+def _scheme(url: str) -> str:
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else ""
+
+
+def _default_folder() -> Path:
+    return session.open_store().path / download.FOLDER / "files"
+
+
+def _refused(url: str, verb: str, hint: str) -> errors.NotSupported:
+    scheme = _scheme(url)
+    return errors.NotSupported(f"{scheme}:// URLs are not {verb} here", f"{shown(url)}: there is no client for {scheme}", hint)
+
+
+def _local(url: str) -> Path:
+    """The path that is meant by a path or a ``file://`` URL, whether its special characters are quoted or not."""
+    text = url[len("file://") :].removeprefix("localhost") if _scheme(url) == "file" else url
+    meant = text if text == url or os.path.exists(os.path.expanduser(text)) else unquote(text)
+    return Path(os.path.expanduser(meant)).absolute()
+
+
+def _mapped(url: str) -> Path | None:
+    """What the map names for a URL: the longest prefix wins, the rest is appended to a folder.
+
+    A prefix ends where a part of the URL ends: ``http://a/data`` says nothing of ``http://a/database``.
+
+    Raises:
+        BadSetting: the map cannot be read.
+    """
+    for prefix, target in sorted(_url_map().items(), key=lambda item: -len(item[0])):
+        rest = url.removeprefix(prefix)
+        if url.rstrip("/") == prefix.rstrip("/"):
+            return target
+        if prefix and rest != url and (prefix.endswith("/") or rest.startswith(("/", "?", "#"))) and not os.path.isfile(target):
+            return _below(target, unquote(re.split("[?#]", rest)[0]))
+    return None
+
+
+def _url_map() -> dict[str, Path]:
+    text = os.environ.get(MAP_VARIABLE, "").strip()
+    base = Path.cwd()
+    try:
+        if text and not text.startswith("{"):
+            path = Path(os.path.expanduser(text)).absolute()
+            base, text = path.parent, path.read_text()
+        found = json.loads(text or "{}")
+        return {str(prefix): base / os.path.expanduser(target) for prefix, target in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise errors.BadSetting(
+            f"{MAP_VARIABLE} cannot be read",
+            f"{type(error).__name__}: {error}",
+            'give it as \'{"https://host/data": "/folder"}\', or as the path of a file that holds this',
+            setting=MAP_VARIABLE,
+        ) from None
+
+
+def _below(folder: Path, path: str) -> Path:
+    """A path from outside, inside a folder: no ``..`` is left once it is taken for an absolute one."""
+    return folder / posixpath.normpath(f"/{path}").lstrip("/")
+
+
+def _place(source: Path, target: Path) -> None:
+    """Copy a file; a reader of the target sees the old one or the new one, whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{fresh_id()}.part")
+    try:
+        shutil.copyfile(source, draft)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -269,18 +269,10 @@ class Task(TaskLife, TaskParameters):
         """Nothing is buffered: returns True at once."""
         return True
 
-    def _runs_here(self) -> bool:
-        main = maintask.main_task()
-        begun_here = main is not None and main.names is not None and main.current.uid == self._uid
-        return begun_here or not self._is_current()
-
-    def _is_current(self) -> bool:
-        current = session.current()
-        return current is not None and current.uid == self._uid
-
     def is_current_task(self) -> bool:
         """True if this process executes it."""
-        return self._is_current()
+        running = session.within()
+        return running is not None and running.uid == self._uid
 
     def __repr__(self) -> str:
         try:

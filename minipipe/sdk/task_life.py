@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from minipipe import context, errors, settings, states
-from minipipe.sdk import maintask, notice, session
+from minipipe import context, errors, seeds, settings, states
+from minipipe.sdk import command_line, connect, maintask, notice, script, session
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, tasks, workers
+from minipipe.store import edits, records, tasks, workers
+from minipipe.store.home import Store
 
 
 class TaskLife(TaskBase):
@@ -37,15 +38,16 @@ class TaskLife(TaskBase):
         """The main task of this process: a new one, the last one again, or the one that a worker runs here.
 
         Args:
-            project_name: default the name of the current folder.
+            project_name: default the name of the repository, else of the script's folder.
             task_name: default the script's name.
             task_type: one of `TaskTypes`.
             tags: added to the task.
             reuse_last_task_id: use the last task of these names again if it holds nothing worth keeping (see
                 `maintask.reusable`); False always makes a new one, a str names one.
             continue_last_task: go on with the last task of these names (or the one named) and keep its results.
-            output_uri, auto_connect_arg_parser, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams,
-                deferred_init: ClearML's; recorded.
+            auto_connect_arg_parser: what `argparse` reads becomes parameters of section ``Args``; False leaves it alone, a dict says
+                it for each argument (``"*"`` for the others; empty is off).
+            output_uri, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams, deferred_init: ClearML's; recorded.
 
         Raises:
             UsageError: a main task with other names runs already.
@@ -54,30 +56,58 @@ class TaskLife(TaskBase):
         """
         main = maintask.main_task()
         if main is not None:
-            if main.names is not None and (project_name or task_name) and main.names != (project_name, task_name):
-                raise errors.UsageError(
-                    f"the task {main.names[1] or 'of this script'!r} is running already",
-                    "one process has one main task at a time",
-                    "call Task.current_task().close() first",
-                )
+            _check_names(main, project_name, task_name)
             return cls(main.current.store, main.current.row_id, main.current.uid, main.current.lease)
+        recorded = _recorded(output_uri, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams, deferred_init)
         running = session.current()
-        if running is not None and not cls.running_locally():
-            maintask.adopt(running)
-            return cls(running.store, running.row_id, running.uid, running.lease)
-        if output_uri is not None:
-            notice.recorded("Task.init(output_uri=…)", "one store holds everything")
+        if running is not None:
+            return cls._join(running, auto_connect_arg_parser)
         store = session.open_store()
-        project, name = project_name or os.path.basename(os.getcwd()) or "examples", task_name or _script_name()
-        known = _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
-        if known is not None and continue_last_task is False:
-            edits.reset(store, known)
-        begun = maintask.begin(store, project, name, str(task_type), (project_name, task_name), known)
+        project, name = project_name or script.project_name(), task_name or _script_name()
+        again = maintask.resumed(store, project, name)
+        known = again or _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
+        keep = again is not None or continue_last_task is not False
+        settings_of = {**recorded, **({} if auto_connect_arg_parser is True else {"arguments": auto_connect_arg_parser})}
+        if known is not None and again is None and keep:
+            settings_of["first_iteration"] = _first_iteration(store, known, continue_last_task)
+        seed = cls.get_random_seed()
+        begun = maintask.begin(store, project, name, str(task_type), settings_of, seed, known, anew=not keep)
+        if seed is not None:
+            seeds.sow(seed)
         task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)
         if tags:
-            edits.set_tags(store, task.row_id, list(tags))
+            records.add_tags(store, task.row_id, [str(tag) for tag in tags])
+        command_line.begin(connect.Binding(begun.current, False), auto_connect_arg_parser)
         _announce(task, project, name)
         return task
+
+    @classmethod
+    def _join(cls, running: session.Current, arguments: bool | Mapping[str, bool]) -> Self:
+        """`init` where a task runs already: a worker's, that of the process that started this one, a pipeline's."""
+        maintask.adopt(running)
+        own = context.running() is not None
+        if own and not cls.running_locally():
+            seed = edits.facts(running.store, running.row_id).get("seed", seeds.DEFAULT)
+            if seed is not None:
+                seeds.sow(seed)  # as the script was where it began its task: what it drew before does not count
+            command_line.begin(connect.Binding(running, True), arguments)
+        return cls(running.store, running.row_id, running.uid, running.lease)
+
+    _random_seed: ClassVar[int | None] = seeds.DEFAULT
+
+    @classmethod
+    def set_random_seed(cls, random_seed: int | None) -> None:
+        """What `init` seeds `random`, `numpy` and `torch` with, 1337 if nothing is said.
+
+        Args:
+            random_seed: any integer; None leaves them alone.
+        """
+        TaskLife._random_seed = None if random_seed is None else int(random_seed)
+
+    @classmethod
+    def get_random_seed(cls) -> int | None:
+        """See `set_random_seed`."""
+        return TaskLife._random_seed
 
     def close(self) -> None:
         """End the main task: completed, before this returns. For another task it does nothing (ClearML's rule)."""
@@ -92,9 +122,8 @@ class TaskLife(TaskBase):
 
     @classmethod
     def running_locally(cls) -> bool:
-        """False in a process that executes a task for a worker (ClearML's rule)."""
-        running = context.running()
-        return not (running and running.worker_mode)
+        """False in a process that executes a task for a worker (ClearML's rule), and in those that it starts."""
+        return session.local()
 
     def execute_remotely(self, queue_name: str | None = None, clone: bool = False, exit_process: bool = True) -> Self | None:
         """Leave the rest of this script to a worker.
@@ -132,14 +161,7 @@ class TaskLife(TaskBase):
         sys.exit(0)
 
     def _leave(self, queue_name: str | None) -> None:
-        main = maintask.main_task()
-        assert main is not None
-        for restore in main.streams:
-            restore()
-        main.ended = True
-        edits.reset(self.store, self.row_id, force=True)
-        context.set_running(None)
-        maintask.forget()
+        maintask.leave()
         project, name = self._place()
         if queue_name:
             type(self).enqueue(self, queue_name)
@@ -320,12 +342,48 @@ def _last(store: Any, project: str, name: str, kind: str, reuse: bool | str, aga
             return TaskBase.by_id(wanted).row_id
     if again is not False:
         row = store.database.row(
-            "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.status IN"
-            " ('completed', 'failed', 'stopped') ORDER BY t.id DESC LIMIT 1",
-            (project, name),
+            "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.archived = 0"
+            " AND t.type = ? AND t.run_name IS NULL AND t.status IN ('completed', 'failed', 'stopped') ORDER BY t.id DESC LIMIT 1",
+            (project, name, kind),
         )
         return int(row["id"]) if row else None
     return maintask.reusable(store, project, name, kind) if reuse else None
+
+
+def _first_iteration(store: Store, task_id: int, given: bool | str | int) -> int:
+    """What is added to iterations: 0 begins again, another number is taken as it is, else one more than the last."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    last = records.last_iteration(store, task_id)
+    return 0 if last is None else last + 1
+
+
+def _check_names(main: maintask.MainTask, project: str | None, name: str | None) -> None:
+    if main.names is None:
+        return  # a worker's: whatever names are given
+    if project not in (None, "", main.names[0]) or name not in (None, "", main.names[1]):
+        raise errors.UsageError(
+            f"the task {main.names[1]!r} of project {main.names[0]!r} is running already",
+            f"one process has one main task at a time, so {name or main.names[1]!r} cannot begin",
+            "call Task.current_task().close() first",
+        )
+
+
+def _recorded(output_uri: Any, frameworks: Any, monitoring: Any, streams: Any, deferred: Any) -> dict[str, Any]:
+    """Arguments of `init` without effect here, if they are not the default; said once."""
+    given = {
+        "output_uri": (output_uri, None, "one store holds everything"),
+        "auto_connect_frameworks": (frameworks, True, "frameworks are not watched yet"),
+        "auto_resource_monitoring": (monitoring, True, "resources are not watched yet"),
+        "auto_connect_streams": (streams, True, "what a task prints always goes to its log"),
+        "deferred_init": (deferred, False, "nothing is slow enough to be deferred"),
+    }
+    found: dict[str, Any] = {}
+    for name, (value, default, why) in given.items():
+        if value != default:
+            notice.recorded(f"Task.init({name}=…)", why)
+            found[name] = value if isinstance(value, (bool, str)) else str(value)
+    return found
 
 
 def _project_name(task: TaskBase, project: str | None) -> str | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from minipipe.sdk import connect, values
+from minipipe.sdk import command_line, connect, session, values
 from minipipe.sdk.task_base import TaskBase
 from minipipe.sdk.values import split_name
 from minipipe.store import edits, records
@@ -18,12 +19,10 @@ class TaskParameters(TaskBase):
     """Reading and writing what a task is told."""
 
     def _binding(self) -> connect.Binding:
-        running = self.lease is not None and not self._runs_here()
-        return connect.Binding(self._current, running)
-
-    def _runs_here(self) -> bool:
-        """True in the process that began the task itself: what code says counts."""
-        raise NotImplementedError
+        """Stored values win where a worker executes this very task."""
+        running = session.within()
+        overrides = running is not None and running.worker_mode and running.uid == self._uid
+        return connect.Binding(self._current, overrides)
 
     def connect(self, mutable: Any, name: str | None = None, ignore_remote_overrides: bool = False) -> Any:
         """Record an object's values as parameters; where a worker runs the task, stored values override the object in place.
@@ -37,7 +36,10 @@ class TaskParameters(TaskBase):
         Returns:
             For a dict, one whose later changes are stored too; else the object.
         """
-        return self._binding().connect(mutable, name, ignore_remote_overrides)
+        binding = self._binding()
+        if isinstance(mutable, argparse.ArgumentParser):
+            return command_line.connect(mutable, replace(binding, overrides=binding.overrides and not ignore_remote_overrides))
+        return binding.connect(mutable, name, ignore_remote_overrides)
 
     def connect_configuration(
         self,
@@ -215,10 +217,6 @@ class TaskParameters(TaskBase):
             raise ValueError("give config_text or config_dict")
         text = config_text if config_text is not None else json.dumps(config_dict, indent=2)
         edits.set_configuration(self.store, self.row_id, name, text, config_type or "", description or "")
-
-    def connect_parser(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        """See `connect`."""
-        return self._binding().connect_parser(parser)
 
 
 def _property(name: str, value: Any) -> Parameter:

@@ -138,6 +138,13 @@ def typed_cell(section: str, name: str, text: str, tag: str, description: str | 
     return Parameter(section, name, text, tag, json.dumps(value), None, description)
 
 
+def kept_cell(section: str, name: str, value: Any, tag: str, description: str | None = None) -> Parameter:
+    """The cell for a value that replaces one of a type: a text keeps that type, other values set their own (ClearML's rule)."""
+    if isinstance(value, str) and tag:
+        return typed_cell(section, name, value, tag, description)
+    return cell(section, name, value, description)
+
+
 DEFAULT_SECTION = "General"
 
 

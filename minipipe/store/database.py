@@ -7,8 +7,8 @@ Why each rule is there:
 * SQLite waits 50 ms at most, then Python waits with jitter. SQLite's own long wait starves processes and signal handlers.
 * A connection is closed before a fork and reopened when needed. Two processes that share one after a fork both commit
   "successfully" and the file is malformed; a child forked in its parent's transaction could never write again.
-* Checkpoints only by `checkpoint`, only TRUNCATE: SQLite before 3.51.3 can lose commits when another kind of checkpoint meets
-  a commit that restarts the log (sqlite.org/wal.html, "the WAL-reset bug").
+* Checkpoints only by `checkpoint`, under one lock and holding the writer's: SQLite before 3.51.3 can lose commits when a checkpoint
+  meets a commit that restarts the log (sqlite.org/wal.html, "the WAL-reset bug").
 * No other code opens the database file: closing any descriptor of it drops the locks of the whole process (POSIX).
 """
 
@@ -29,7 +29,8 @@ from minipipe import errors
 from minipipe.chance import between
 
 BUSY_DEADLINE_S = 30.0
-WAL_LIMIT_BYTES = 4 << 20
+LOG_BYTES = 4 << 20
+_COMMITS_PER_CHECKPOINT = 100
 ILLEGAL_MOVE = "illegal move"  # what the schema's trigger says
 _PRAGMAS = (
     "foreign_keys=ON",
@@ -69,6 +70,7 @@ class Database:
         self._reading = False
         self._synchronous = "FULL"
         self._unsynced = False
+        self._checkpointed = 0  # number of our commits at our last checkpoint
         self._commits = 0
         self._identity: tuple[int, int] | None = None
         _instances.add(self)
@@ -240,19 +242,50 @@ class Database:
                 connection.execute("ROLLBACK")
 
     def checkpoint(self) -> bool:
-        """Move the write-ahead log into the database if it has grown; the caller holds ``maint.lock``.
+        """Move the write-ahead log into the database once it is full; the caller holds ``maint.lock``.
+
+        The log starts over at the front of its file, which keeps its size: a commit that overwrites syncs in a quarter of a
+        millisecond, one that makes the file longer needs the file system's journal too and takes up to ten times that.
 
         Returns:
-            True if the log was emptied; False if it is still small or a reader was in the way (try later).
+            True if the log starts over; False if it is not full, or a reader was in the way (try later).
         """
-        try:
-            if os.stat(f"{self.path}-wal").st_size < WAL_LIMIT_BYTES:
-                return False
-        except FileNotFoundError:
+        if self._log_size() < LOG_BYTES or self._commits - self._checkpointed < _COMMITS_PER_CHECKPOINT:
             return False
         with self._lock, mapped(self.path):
-            busy = self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            connection = self.connection()
+            # Wait for the writer's lock: without it SQLite falls back to a checkpoint that runs beside commits (see above).
+            connection.execute("PRAGMA busy_timeout=2000")
+            try:
+                busy = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
+            finally:
+                connection.execute("PRAGMA busy_timeout=50")
+            if not busy:
+                self._checkpointed = self._commits
             return not busy
+
+    def reserve_log(self) -> None:
+        """Give the log file its size before the first commits need it. Transaction effect: one that is rolled back.
+
+        A transaction too large for the page cache spills into the log; the rollback leaves the file as long as it became.
+        """
+        if self._log_size() >= LOG_BYTES:
+            return
+        with self._lock, mapped(self.path):
+            connection = self.connection()
+            connection.execute("PRAGMA cache_size=16")
+            _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.path)
+            try:
+                connection.execute("INSERT INTO meta VALUES ('reserve', CAST(zeroblob(?) AS TEXT))", (LOG_BYTES,))
+            finally:
+                connection.execute("ROLLBACK")
+                connection.execute("PRAGMA cache_size=-2000")
+
+    def _log_size(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _patiently(action: Callable[[], _T], path: Path, deadline_s: float = BUSY_DEADLINE_S) -> _T:

@@ -53,6 +53,11 @@ def set_parameters(store: Store, task_id: int, cells: Sequence[tasks.Parameter],
         _editable(connection, task_id)
         if replace:
             connection.execute("DELETE FROM parameter WHERE task_id = ? AND section <> 'return'", (task_id,))
+            connection.execute("DELETE FROM placeholder WHERE task_id = ?", (task_id,))
+        for cell in cells:  # a value takes the place of a reference
+            connection.execute(
+                "DELETE FROM placeholder WHERE task_id = ? AND section = ? AND name = ?", (task_id, cell.section, cell.name)
+            )
         tasks.insert_parameters(connection, task_id, cells)
         _forget_reference(connection, task_id, cells)
 
@@ -78,6 +83,26 @@ def delete_parameter(store: Store, task_id: int, section: str, name: str) -> boo
             "DELETE FROM parameter WHERE task_id = ? AND section = ? AND name = ? RETURNING id", (task_id, section, name)
         ).fetchall()
     return bool(gone)
+
+
+def forget_overrides(store: Store, task_id: int, places: Sequence[tuple[str, str]]) -> None:
+    """Give parameters (section, name) of a copy the values of its template again; what the template lacks goes.
+
+    Transaction effect: one durable commit, none without places.
+    """
+    if not places:
+        return
+    with store.database.write() as connection:
+        row = _row(connection, task_id)
+        for section, name in places:
+            for table in ("placeholder", "parameter"):
+                connection.execute(f"DELETE FROM {table} WHERE task_id = ? AND section = ? AND name = ?", (task_id, section, name))
+            connection.execute(
+                "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
+                " SELECT ?, section, name, text, type, value, key, description FROM parameter"
+                " WHERE task_id = ? AND section = ? AND name = ?",
+                (task_id, row["template_id"], section, name),
+            )
 
 
 def set_properties(store: Store, task_id: int, cells: Sequence[tasks.Parameter]) -> None:
@@ -168,6 +193,35 @@ def reset(store: Store, task_id: int, force: bool = False) -> None:
         _to_draft(connection, task_id, keep_results=False)
 
 
+def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any], forget: bool) -> None:
+    """Make an ended task ready for another go of its script.
+
+    Args:
+        store: where it is.
+        task_id: its row.
+        entry: what it runs now.
+        settings: recorded arguments, beside those that it has.
+        forget: results, parameters and configuration go, as if it were new.
+
+    Raises:
+        IllegalMove: it is published, or runs.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        row = _row(connection, task_id)
+        if row["status"] in (states.PUBLISHED, states.IN_PROGRESS):
+            raise errors.IllegalMove(f"task {row['uid'][:8]} is {row['status']} and cannot begin again")
+        _to_draft(connection, task_id, keep_results=not forget)
+        if forget:
+            connection.execute("DELETE FROM parameter WHERE task_id = ?", (task_id,))
+            connection.execute("DELETE FROM configuration WHERE task_id = ?", (task_id,))
+        kept = {} if forget else json.loads(row["settings"])
+        connection.execute(
+            "UPDATE task SET entry = ?, settings = ? WHERE id = ?", (json.dumps(entry), json.dumps({**kept, **settings}), task_id)
+        )
+
+
 def _to_draft(connection: sqlite3.Connection, task_id: int, keep_results: bool) -> None:
     now = time.time()
     row = _row(connection, task_id)
@@ -182,6 +236,44 @@ def _to_draft(connection: sqlite3.Connection, task_id: int, keep_results: bool) 
         connection.execute("DELETE FROM metric WHERE task_id = ?", (task_id,))
         connection.execute("DELETE FROM parameter WHERE task_id = ? AND section = 'return'", (task_id,))
         connection.execute("DELETE FROM cache WHERE task_id = ?", (task_id,))
+
+
+def become_run(store: Store, task_id: int, new: tasks.NewTask) -> tasks.Submitted:
+    """Make a task that a script began the controller of a pipeline; name and project stay (ClearML's rule).
+
+    Args:
+        store: where the task is.
+        task_id: its row.
+        new: what a controller has: version, queue, entry, settings, parameters, system tags.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        row = _row(connection, task_id)
+        run_name = row["run_name"] or names.unused(connection)
+        if new.queue is not None:
+            connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), time.time()))
+        settings = {**json.loads(row["settings"]), **new.settings}
+        connection.execute(
+            "UPDATE task SET type = ?, controller = 1, run_name = ?, version = ?, queue = ?, entry = ?, session = ?,"
+            " abort_on_failure = ?, settings = ?, updated_at = ? WHERE id = ?",
+            (
+                new.type,
+                run_name,
+                row["version"] or new.version,
+                new.queue,
+                json.dumps(new.entry),
+                new.session,
+                int(new.abort_on_failure),
+                json.dumps(settings),
+                time.time(),
+                task_id,
+            ),
+        )
+        tasks.insert_parameters(connection, task_id, new.parameters)
+        for tag in new.system_tags:
+            connection.execute("INSERT OR IGNORE INTO tag VALUES (?, ?, 1)", (task_id, tag))
+    return tasks.Submitted(task_id, row["uid"], row["status"], run_name)
 
 
 # -- labels and place ---------------------------------------------------------------------------------------------------

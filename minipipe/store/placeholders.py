@@ -58,7 +58,7 @@ def fill(store: Store, connection: sqlite3.Connection, task_id: int, run_id: int
     ).fetchall()
     for row in held:  # a text with references inside a list, dict or tuple of a function step
         try:
-            text = PATTERN.sub(lambda match: value(match[1]), row["source_name"])
+            text = text_of(store, connection, run_id, row["source_name"])
         except Missing as missing:
             return f"argument {row['name'].partition('#')[0]}: {missing}"
         connection.execute(
@@ -66,6 +66,15 @@ def fill(store: Store, connection: sqlite3.Connection, task_id: int, run_id: int
             (text, key_of(store, connection, run_id, row["source_name"]), row["id"]),
         )
     return ""
+
+
+def text_of(store: Store, connection: sqlite3.Connection, run_id: int, text: str) -> str:
+    """A text with all its references filled in.
+
+    Raises:
+        Missing: one of them leads nowhere.
+    """
+    return PATTERN.sub(lambda match: value_of(store, connection, run_id, match[1]), text)
 
 
 def keys(store: Store, connection: sqlite3.Connection, task_id: int, run_id: int) -> dict[tuple[str, str], str]:

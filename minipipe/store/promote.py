@@ -162,7 +162,7 @@ def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: s
 
 
 def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float, private: bool = False) -> None:
-    """Stop what a run still has going: waiting steps are skipped, drafts, queued and running ones stopped (the last by their worker).
+    """Stop what a run still has going: waiting steps are skipped, all others stopped (running ones by their worker).
 
     With `private` only those that nobody else can execute: a run's steps on public queues outlive their controller.
     """

@@ -177,7 +177,7 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
             project,
             new.parent_id,
             new.template_id,
-            int(bool(new.placeholders)),
+            int(bool(new.placeholders) or any("${" in (link.source_name or "") for link in new.links)),
             run_name,
             new.version,
             states.CREATED if new.draft or new.is_run else states.PENDING,
@@ -341,6 +341,7 @@ def change_arguments(
     now = time.time()
     with store.database.write(durable=False) as connection:
         connection.execute("DELETE FROM parameter WHERE task_id = ? AND section IN ('kwargs', 'kwargs_artifacts')", (task_id,))
+        connection.execute("DELETE FROM placeholder WHERE task_id = ?", (task_id,))  # what the callback saw was filled in
         connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('input', 'reference')", (task_id,))
         insert_parameters(connection, task_id, parameters)
         for link in links:
@@ -529,6 +530,30 @@ def _same_work(connection: sqlite3.Connection, row: sqlite3.Row, new: NewTask) -
         and row["key_base"] == new.key_base
         and row["code_key"] == code
         and [tuple(link) for link in links] == references
+        and (new.template_id is None or _same_copy(connection, row["id"], new))
+    )
+
+
+def _same_copy(connection: sqlite3.Connection, task_id: int, new: NewTask) -> bool:
+    """True if a copy of a template was told the same: parameters, configuration and references, overrides included.
+
+    What the task itself added while it ran does not count.
+    """
+
+    def cells(table: str, of: int | None) -> dict[tuple[str, str], str]:
+        place = "''" if table == "configuration" else "section"
+        rows = connection.execute(f"SELECT {place}, name, text FROM {table} WHERE task_id = ?", (of,)).fetchall()
+        return {(row[0], row["name"]): row["text"] for row in rows if row[0] != "return"}
+
+    waiting = {(section, name): text for section, name, text in new.placeholders}
+    given = {(cell.section, cell.name): cell.text for cell in new.parameters}
+    wanted = {**cells("parameter", new.template_id), **given}
+    configured = {**cells("configuration", new.template_id), **{("", name): text for name, text in new.configurations}}
+    found, configurations = cells("parameter", task_id), cells("configuration", task_id)
+    return (
+        cells("placeholder", task_id) == waiting
+        and all(found.get(place) == text for place, text in wanted.items() if place not in waiting)
+        and all(configurations.get(place) == text for place, text in configured.items())
     )
 
 
@@ -543,6 +568,7 @@ def _start_again(store: Store, connection: sqlite3.Connection, task_id: int, new
     for link in new.links:
         if link.role == "code":
             _insert_link(store, connection, task_id, link, now)
+    insert_parameters(connection, task_id, new.parameters)  # without what a callback made of them
     connection.execute("DELETE FROM edge WHERE child_id = ?", (task_id,))
     _insert_edges(connection, task_id, new.parents, now)
     promote.promote(store, connection, [task_id], now)

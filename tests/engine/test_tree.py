@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,6 +37,11 @@ BODIES = {
 }
 
 
+def settled(pid: int) -> bool:
+    """True of what stays: not of a shell or an `env` on its way."""
+    return Path(f"/proc/{pid}/comm").read_text().strip() not in ("sh", "env", "setsid")
+
+
 @pytest.fixture
 def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int], subprocess.Popen[bytes]]]:
     """Start a process that carries a token, with `count` members in all; it and they are killed at the end."""
@@ -47,7 +53,7 @@ def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int],
             [sys.executable, "-c", _BRANDED.format(body=body), token], env=environment, stdout=subprocess.PIPE
         )
         made.append((process, token))
-        wait_for(lambda: len(tree.members([token])) == count)
+        wait_for(lambda: len(tree.members([token])) == count and all(settled(pid) for pid in tree.members([token])))
         return process
 
     yield start
@@ -125,3 +131,30 @@ def test_a_process_whose_parent_is_gone_already_ends_at_once() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_process_that_forks_all_the_time_does_not_slip_through(
+    branded: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    body = (
+        "import threading\n"
+        "while True:\n"
+        "    for _ in range(5): subprocess.Popen(['sleep', '0.05'], env={})\n"
+        "    time.sleep(0.001)\n"
+        "    while True:\n"
+        "        try:\n"
+        "            if os.waitpid(-1, os.WNOHANG)[0] == 0: break\n"
+        "        except ChildProcessError: break"
+    )
+    token = fresh_id()
+    process = branded(token, body, 0)
+    seen: set[int] = set()
+    end = time.monotonic() + 10
+    while len(seen) < 10:
+        assert time.monotonic() < end
+        seen |= tree.members([token])
+    found = tree.strike([token])
+    assert process.pid in found
+    process.wait(10)
+    assert tree.members([token]) == set()
+    assert all(gone(pid) for pid in found)

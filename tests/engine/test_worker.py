@@ -68,14 +68,14 @@ def test_a_fan_out_fills_all_slots_at_once(shop: Shop) -> None:
     """The worker's own commit queues the children: nobody else wakes it for the second."""
     took = []
     worker = shop.worker(slots=2)
-    for _ in range(3):
-        (shop.folder / "go").unlink(missing_ok=True)
+    for _ in range(5):
         first = shop.step("begin")
         both = [shop.step("grow", needs={"value": first}) for _ in range(2)]
         shop.finished(*both)
         started = [shop.row(task)["started_at"] for task in both]
         took.append(max(started) - shop.row(first)["ended_at"])
-    assert min(took) < 0.08
+    print(f"both children run {statistics.median(took) * 1e3:.0f} ms after their parent's end")
+    assert statistics.median(took) < 0.07  # it looks for retries ten times a second: that is what this must not wait for
     assert worker.end() == 0
 
 

@@ -381,18 +381,42 @@ def test_a_moved_store_is_noticed(store: Store) -> None:
     assert store.database.moved(), "another file of the same name"
 
 
-def test_the_log_is_moved_into_the_database_when_it_is_large(store: Store, foreign: sqlite3.Connection) -> None:
+def test_the_log_is_moved_into_the_database_when_it_is_full_and_starts_over_in_its_file(
+    store: Store, foreign: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_COMMITS_PER_CHECKPOINT", 2)
     log = Path(f"{store.database.path}-wal")
     put(store, "small")
     assert not store.database.checkpoint()
-    put(store, "large", "x" * (database.WAL_LIMIT_BYTES + 1))
+    put(store, "large", "x" * (database.LOG_BYTES + 1))
     foreign.execute("BEGIN")
     foreign.execute("SELECT * FROM meta").fetchone()
     assert not store.database.checkpoint(), "a reader is in the way"
     foreign.execute("COMMIT")
+    size = log.stat().st_size
     assert store.database.checkpoint()
-    assert log.stat().st_size == 0
+    assert not store.database.checkpoint(), "nothing new to move"
+    for number in range(20):
+        put(store, f"after {number}")
+    assert log.stat().st_size == size, "the log is written from the front again"
     assert has(store, "large")
+    assert has(store, "after 19")
+
+
+def test_the_log_gets_its_size_before_commits_need_it_and_the_store_stays_as_it_was(store: Store) -> None:
+    put(store, "small")
+    before = store.database.path.stat().st_size
+    store.database.reserve_log()
+    log = Path(f"{store.database.path}-wal")
+    size = log.stat().st_size
+    assert size >= database.LOG_BYTES
+    put(store, "next")
+    assert log.stat().st_size == size
+    assert has(store, "small")
+    assert has(store, "next")
+    assert not has(store, "reserve")
+    store.close()
+    assert store.database.path.stat().st_size < before + 100_000, "nothing of the reserve went into the database"
 
 
 def test_damage_is_named(store: Store) -> None:

@@ -1,0 +1,69 @@
+"""Pipelines that are in the store already: finding one, its steps as nodes, its version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from minipipe import errors, states
+from minipipe.sdk import session, versions
+from minipipe.sdk.node import Job, Node
+from minipipe.sdk.task import Task
+from minipipe.store.home import Store
+
+
+def find(
+    pipeline_id: str | None, project: str | None, name: str | None, version: str | None, tags: Sequence[str] | None
+) -> Task:
+    """See `PipelineController.get`."""
+    if bool(pipeline_id) == bool(name or project):
+        raise errors.UsageError("name a pipeline by its id, or by project and name")
+    store = session.open_store()
+    rows = store.database.rows(
+        "SELECT t.id, t.uid, t.version FROM task t JOIN project p ON p.id = t.project_id"
+        " WHERE t.run_name IS NOT NULL AND t.type = :type AND (:uid IS NULL OR t.uid = :uid)"
+        " AND (:uid IS NOT NULL OR p.name = :hidden OR (p.name = :project AND (t.name = :name OR t.name LIKE :name || ' #%')))"
+        " AND (:version IS NULL OR t.version = :version)"
+        " AND (:tags = '[]' OR EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id"
+        " AND g.name IN (SELECT value FROM json_each(:tags)))) ORDER BY t.archived DESC, t.updated_at, t.id",
+        {
+            "type": str(states.TaskTypes.controller),
+            "uid": pipeline_id or None,
+            "hidden": f"{project}/.pipelines/{name}",
+            "project": project,
+            "name": name,
+            "version": version,
+            "tags": json.dumps(list(tags or ())),
+        },
+    )
+    if not rows:
+        shown = repr(pipeline_id) if pipeline_id else f"{name!r} in project {project!r}" + (f", version {version}" if version else "")
+        raise errors.NotFound(f"no pipeline {shown}", hint="minipipe status --all")
+    best = max(enumerate(rows), key=lambda pair: (versions.order(pair[1]["version"] or ""), pair[0]))[1]
+    return Task(store, best["id"], best["uid"])
+
+
+def nodes(place: session.Current) -> dict[str, Node]:
+    """The steps of a stored pipeline: name -> node."""
+    rows = place.store.database.rows(
+        "SELECT t.*, s.uid AS template FROM task t LEFT JOIN task s ON s.id = t.template_id"
+        " WHERE t.parent_id = ? AND t.superseded = 0 AND t.run_name IS NULL ORDER BY t.id",
+        (place.row_id,),
+    )
+    found = {}
+    for row in rows:
+        node = found[row["name"]] = Node(row["name"])
+        node.base_task_id, node.queue, node.timeout = row["template"], row["queue"], row["time_limit_s"]
+        node.job_type, node.cache_executed_step, node.continue_on_fail = row["type"], bool(row["use_cache"]), bool(row["tolerated"])
+        node.return_artifacts = list(json.loads(row["entry"]).get("returns", ()))
+        node.job = Job(place.store, row["id"], row["uid"])
+        node.parameters = node.job.task.get_parameters()
+        edges = "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'"
+        node.parents = [parent["name"] for parent in place.store.database.rows(edges, (row["id"],))]
+    return found
+
+
+def set_version(store: Store, task_id: int, version: str) -> None:
+    """Give a pipeline another version. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.execute("UPDATE task SET version = ? WHERE id = ?", (version, task_id))

@@ -1,0 +1,368 @@
+"""Tasks by what is known of them: projects, names, tags, status, text (ClearML's ``task_filter``). Everything here only reads."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minipipe import errors, states
+from minipipe.store.home import Store
+
+ARCHIVED = "archived"  # ClearML's system tag; a column here
+
+# What a task can be filtered, sorted and shown by: ClearML's name -> SQL.
+_MOVED = "(SELECT max(e.at) FROM event e WHERE e.task_id = t.id AND e.kind = 'status')"
+_FIELDS = {
+    "id": "t.uid",
+    "name": "t.name",
+    "type": "t.type",
+    "status": "t.status",
+    "status_message": "t.reason",
+    "status_reason": "t.reason",
+    "comment": "t.comment",
+    "project": "p.uid",
+    "project.name": "p.name",
+    "parent": "t.uid",  # replaced by the parent's id
+    "created": "t.created_at",
+    "started": "t.started_at",
+    "completed": "t.ended_at",
+    "last_update": "t.updated_at",
+    "last_change": "t.updated_at",
+    "status_changed": _MOVED,
+    "last_iteration": "coalesce((SELECT max(m.iteration) FROM metric m WHERE m.task_id = t.id), 0)",
+    "last_worker": "(SELECT w.name FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id ORDER BY e.id DESC LIMIT 1)",
+    "active_duration": "t.duration_s",
+    "execution.queue": "(SELECT q.uid FROM queue q WHERE q.name = t.queue)",
+    "execution.queue.name": "t.queue",
+    "script.entry_point": "coalesce(json_extract(t.entry, '$.file'), json_extract(t.entry, '$.qualname'))",
+    "script.working_dir": "json_extract(t.entry, '$.cwd')",
+    "script.binary": "json_extract(t.entry, '$.binary')",
+    "script.repository": "json_extract(t.entry, '$.repository')",
+    "script.branch": "json_extract(t.entry, '$.branch')",
+    "script.version_num": "json_extract(t.entry, '$.commit')",
+    "user": "''",
+    "tags": "(SELECT json_group_array(g.name) FROM tag g WHERE g.task_id = t.id AND g.system = 0)",
+    "system_tags": "(SELECT json_group_array(g.name) FROM tag g WHERE g.task_id = t.id AND g.system = 1)",
+}
+_TIMES = frozenset({"created", "started", "completed", "last_update", "last_change", "status_changed"})
+_COMPARISON = re.compile(r"\s*(>=|<=|>|<)?\s*(\S.*?)\s*\Z")
+_CHILDREN = (
+    "t.id IN (WITH RECURSIVE given (id) AS (SELECT id FROM task WHERE uid IN (SELECT value FROM json_each(?))), child (id) AS ("
+    "SELECT c.id FROM task c JOIN given g ON c.parent_id = g.id"
+    " UNION SELECT c.id FROM task c JOIN task g ON c.template_id = g.id WHERE c.parent_id IS NULL AND g.parent_id IS NULL"
+    " AND g.template_id IS NULL AND g.id IN given"
+    " UNION SELECT c.id FROM task c JOIN child g ON c.template_id = g.id WHERE c.parent_id IS NULL) SELECT id FROM child)"
+)
+
+
+@dataclass(slots=True)
+class _Query:
+    """A SELECT that grows."""
+
+    where: list[str] = field(default_factory=lambda: ["1"])
+    values: list[Any] = field(default_factory=list)
+    order: str = "t.updated_at DESC, t.id DESC"
+    keep: list[Callable[[sqlite3.Row], bool]] = field(default_factory=list)
+    page: int | None = None
+    page_size: int = 500
+
+    def add(self, sql: str, *values: Any) -> None:
+        self.where.append(f"({sql})")
+        self.values += values
+
+
+def find(
+    store: Store,
+    *,
+    ids: Sequence[str] | None = None,
+    projects: Sequence[str] | None = None,
+    name: str | None = None,
+    pattern: str | None = None,
+    tags: Sequence[str] = (),
+    archived: bool = True,
+    wanted: Mapping[str, Any] | None = None,
+) -> list[sqlite3.Row]:
+    """Rows of the tasks that fit, newest change first: all columns of ``task``, and the project as ``project`` and ``project_uid``.
+
+    Args:
+        store: where to look.
+        ids: only these.
+        projects: exact names.
+        name: exact name.
+        pattern: regular expression that is found anywhere in the name.
+        tags: see `_tags`.
+        archived: False leaves out archived ones.
+        wanted: ClearML's ``task_filter``.
+
+    Raises:
+        UsageError: an unknown key or field of `wanted`, or a regular expression that is none.
+    """
+    query = _Query()
+    if ids is not None:
+        query.add("t.uid IN (SELECT value FROM json_each(?))", json.dumps([str(each) for each in ids]))
+    if projects is not None:
+        query.add("p.name IN (SELECT value FROM json_each(?))", json.dumps(list(projects)))
+    if name is not None:
+        query.add("t.name = ?", name)
+    if pattern is not None:
+        match = _expression(pattern)
+        query.keep.append(lambda row: match.search(row["name"]) is not None)
+    if tags:
+        _tags(query, tags, 0)
+    if not archived:
+        query.add("t.archived = 0")
+    for key, value in (wanted or {}).items():
+        if key not in _KEYS:
+            near = difflib.get_close_matches(str(key), _KEYS, 1)
+            raise errors.UsageError(
+                f"task_filter has no key {key!r}", f"it knows {', '.join(_KEYS)}", f"did you mean {near[0]!r}?" if near else ""
+            )
+        if value is not None:
+            _KEYS[key](query, value)
+    rows = store.database.rows(
+        "SELECT t.*, p.name AS project, p.uid AS project_uid FROM task t JOIN project p ON p.id = t.project_id"
+        f" WHERE {' AND '.join(query.where)} ORDER BY {query.order}",
+        query.values,
+    )
+    rows = [row for row in rows if all(keep(row) for keep in query.keep)]
+    return rows if query.page is None else rows[query.page * query.page_size : (query.page + 1) * query.page_size]
+
+
+def facts(store: Store, task_ids: Iterable[int], fields: Sequence[str]) -> list[dict[str, Any]]:
+    """Fields of tasks by ClearML's names, in the order of the ids; times are datetimes in UTC.
+
+    Raises:
+        UsageError: an unknown field.
+    """
+    columns = ", ".join(f'{_field(name)} AS "{name}"' for name in fields)
+    found = []
+    for task_id in task_ids:
+        row = store.database.row(f"SELECT {columns} FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (task_id,))
+        if row is not None:
+            found.append({name: _shown(store, task_id, name, row[name]) for name in fields})
+    return found
+
+
+def _shown(store: Store, task_id: int, name: str, value: Any) -> Any:
+    if name == "parent":
+        return parent_of(store, task_id)
+    if name in ("tags", "system_tags"):
+        return json.loads(value)
+    if name in _TIMES and value is not None:
+        return datetime.datetime.fromtimestamp(value, datetime.UTC)
+    return value
+
+
+def parent_of(store: Store, task_id: int) -> str | None:
+    """Id of a task's parent: its run or whatever was named; of a copy that of its source, else the source (ClearML's rule)."""
+    row = store.database.row("SELECT parent_id, template_id FROM task WHERE id = ?", (task_id,))
+    source = None
+    while row is not None and row["parent_id"] is None and row["template_id"] is not None:
+        source = row["template_id"]
+        row = store.database.row("SELECT parent_id, template_id FROM task WHERE id = ?", (source,))
+    found = store.database.row("SELECT uid FROM task WHERE id = ?", ((row["parent_id"] if row else None) or source,))
+    return None if found is None else str(found["uid"])
+
+
+def missing_projects(store: Store, names: Iterable[str]) -> list[str]:
+    """Those of the names that no project has."""
+    return [name for name in names if store.database.row("SELECT 1 FROM project WHERE name = ?", (name,)) is None]
+
+
+# -- task_filter ----------------------------------------------------------------------------------------------------------
+
+
+def _field(name: str) -> str:
+    if name not in _FIELDS:
+        near = difflib.get_close_matches(name, _FIELDS, 1)
+        raise errors.UsageError(
+            f"a task has no field {name!r}", f"known are {', '.join(_FIELDS)}", f"did you mean {near[0]!r}?" if near else ""
+        )
+    return _FIELDS[name]
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple, set, frozenset)) else [str(value)]
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise errors.UsageError(f"{pattern!r} is no regular expression", str(error)) from None
+
+
+def _one_of(sql: str) -> Callable[[_Query, Any], None]:
+    def add(query: _Query, value: Any) -> None:
+        given = _listed(value)
+        out = [each.removeprefix("-") for each in given if each.startswith("-")]
+        into = [each for each in given if not each.startswith("-")]
+        if into:
+            query.add(f"{sql} IN (SELECT value FROM json_each(?))", json.dumps(into))
+        if out:
+            query.add(f"{sql} NOT IN (SELECT value FROM json_each(?))", json.dumps(out))
+
+    return add
+
+
+def _status(query: _Query, value: Any) -> None:
+    for each in _listed(value):
+        if each not in states.TaskStatusEnum.__members__:
+            raise errors.UsageError(f"{each!r} is no status", f"known are {', '.join(states.STATUSES)}")
+    _one_of("t.status")(query, value)
+
+
+def _type(query: _Query, value: Any) -> None:
+    for each in _listed(value):
+        if each.removeprefix("-") not in states.TaskTypes.__members__:
+            raise errors.UsageError(f"{each!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
+    _one_of("t.type")(query, value)
+
+
+def _parents(query: _Query, value: Any) -> None:
+    query.add(_CHILDREN, json.dumps(_listed(value)))
+
+
+def _named(query: _Query, value: Any) -> None:
+    match = _expression(str(value))
+    query.keep.append(lambda row: match.search(row["name"]) is not None)
+
+
+def _text(query: _Query, value: Any) -> None:
+    sql = " OR ".join(f"instr(lower({column}), lower(?))" for column in ("t.name", "t.comment", "t.uid"))
+    query.add(sql, *[str(value)] * 3)
+
+
+def _order(query: _Query, value: Any) -> None:
+    parts = []
+    for each in _listed(value):
+        down = each.startswith("-")
+        parts.append(f"{_field(each.removeprefix('-'))} {'DESC' if down else 'ASC'}")
+    query.order = ", ".join([*parts, "t.id DESC"])
+
+
+def _changed(sql: str) -> Callable[[_Query, Any], None]:
+    def add(query: _Query, value: Any) -> None:
+        for each in _listed(value):
+            match = _COMPARISON.match(each)
+            if match is None:
+                raise errors.UsageError(f"{each!r} is no comparison with a time", hint='for example ">2024-01-31T12:00:00"')
+            query.add(f"{sql} {match[1] or '='} ?", _time(match[2]))
+
+    return add
+
+
+def _time(text: str) -> float:
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise errors.UsageError(f"{text!r} is no time", hint="for example 2024-01-31T12:00:00") from None
+    return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()
+
+
+def _pattern(join: str) -> Callable[[_Query, Any], None]:
+    def add(query: _Query, value: Any) -> None:
+        if not isinstance(value, Mapping) or set(value) != {"fields", "pattern"}:
+            raise errors.UsageError(f"{value!r} is no pattern for task_filter", hint="dict(fields=['name'], pattern='…')")
+        match, fields = _expression(str(value["pattern"])), _listed(value["fields"])
+        columns = [_field(name) for name in fields]
+        decide = all if join == "AND" else any
+        # The columns are fetched by a second look, row by row: SQLite has no regular expressions of its own.
+        query.keep.append(lambda row: decide(match.search(_column(row, name) or "") for name in fields))
+        assert columns
+
+    return add
+
+
+def _column(row: sqlite3.Row, name: str) -> str:
+    entry = json.loads(row["entry"])
+    special = {
+        "id": row["uid"],
+        "project": row["project_uid"],
+        "project.name": row["project"],
+        "status_message": row["reason"],
+        "status_reason": row["reason"],
+        "execution.queue.name": row["queue"],
+        "script.entry_point": entry.get("file") or entry.get("qualname"),
+        "script.working_dir": entry.get("cwd"),
+        "script.binary": entry.get("binary"),
+        "script.repository": entry.get("repository"),
+        "script.branch": entry.get("branch"),
+        "script.version_num": entry.get("commit"),
+    }
+    if name in special:
+        return str(special[name] or "")
+    if name in ("name", "type", "status", "comment"):
+        return str(row[name])
+    raise errors.UsageError(f"task_filter cannot match a pattern with {name!r}", f"it can with {', '.join([*special, 'name', 'comment'])}")
+
+
+def _tags(query: _Query, value: Any, system: int) -> None:
+    """ClearML's rule: one of the tags; ``-x`` excludes; ``__$all``, ``__$and``, ``__$or`` hold for what follows them, ``__$not`` for
+    the next tag. What an ``__$or`` begins is one condition, joined with the others by AND."""
+    joined, groups, together, negate, said = [], [], False, False, False
+    for each in _listed(value):
+        if each in ("__$all", "__$and", "__$or"):
+            together, said = each != "__$or", True
+            if each == "__$or":
+                groups.append([])
+            continue
+        if each == "__$not":
+            negate = True
+            continue
+        out = each.startswith("-")
+        sql, values = _has_tag(each.removeprefix("-"), system)
+        if out or negate:
+            sql = f"NOT {sql}"
+        if together or out or (negate and not said):
+            joined.append((sql, values))
+        else:
+            if not groups:
+                groups.append([])
+            groups[-1].append((sql, values))
+        negate = False
+    for sql, values in joined:
+        query.add(sql, *values)
+    for group in groups:
+        if group:
+            query.add(" OR ".join(sql for sql, _ in group), *[value for _, values in group for value in values])
+
+
+def _has_tag(tag: str, system: int) -> tuple[str, list[Any]]:
+    if system and tag == ARCHIVED:
+        return "t.archived = 1", []
+    return "EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id AND g.name = ? AND g.system = ?)", [tag, system]
+
+
+def _page(query: _Query, value: Any) -> None:
+    query.page = int(value)
+
+
+def _page_size(query: _Query, value: Any) -> None:
+    query.page_size = int(value)
+    query.page = query.page or 0
+
+
+_KEYS: dict[str, Callable[[_Query, Any], None]] = {
+    "id": _one_of("t.uid"),
+    "name": _named,
+    "status": _status,
+    "type": _type,
+    "parent": _parents,
+    "project": _one_of("p.uid"),
+    "tags": lambda query, value: _tags(query, value, 0),
+    "system_tags": lambda query, value: _tags(query, value, 1),
+    "order_by": _order,
+    "search_text": _text,
+    "page": _page,
+    "page_size": _page_size,
+    "status_changed": _changed(_MOVED),
+    "_all_": _pattern("AND"),
+    "_any_": _pattern("OR"),
+}
