@@ -22,7 +22,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import launch, session
+from minipipe.sdk import launch, maintask, session
 from minipipe.store import sessions, tasks, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -59,6 +59,15 @@ class Order:
 def conduct(order: Order, out: Output) -> int:
     """Carry out an order and tell how it ended; returns the exit code. The main thread must call it."""
     return _Conductor(order, out).run()
+
+
+def _end_main_task(ended: script.Ended) -> None:
+    """The script has ended, this process has not: a task that the script began ends with the script."""
+    if ended.error is not None:
+        maintask.note_error(ended.error)
+    elif maintask.main_task() is not None:
+        maintask.note_exit(ended.code)
+    maintask.close()
 
 
 class _Conductor:
@@ -98,6 +107,7 @@ class _Conductor:
                 if self.order.script is not None:
                     with self.console.remembering():
                         ended = script.run(self.order.script, self.order.arguments)
+                        _end_main_task(ended)
                 self.interrupted = ended.interrupted
                 if not self.order.detach:
                     self._follow()

@@ -46,13 +46,16 @@ class Artifact:
 
     @property
     def preview(self) -> str:
-        """At most 200 characters, stored when the value was."""
+        """What the caller of the upload gave (at most 64 KiB), else at most 200 characters; stored when the value was."""
         return str(self._row["preview"])
 
     @property
     def metadata(self) -> dict[str, str]:
         """What was given with the upload."""
-        return {str(key): str(value) for key, value in json.loads(self._row["metadata"]).items()}
+        found = {str(key): str(value) for key, value in json.loads(self._row["metadata"]).items()}
+        if self._row["codec"] in ("file", "folder"):
+            found.pop("name", None)  # of the file
+        return found
 
     @property
     def timestamp(self) -> datetime.datetime:
@@ -61,7 +64,9 @@ class Artifact:
 
     @property
     def url(self) -> str:
-        """Names the content, not the task: equal content, equal url."""
+        """Names the content, not the task: equal content, equal url. Of a URL that was registered, the URL."""
+        if self._row["codec"] == "url":
+            return bytes(blobs.load(self._store, self._row["digest"], self.name)).decode()
         return f"minipipe://{self._row['digest']}"
 
     @property
@@ -85,14 +90,21 @@ class Artifact:
         Raises:
             ArtifactError: the stored bytes are missing, damaged, cannot be decoded here, or are refused.
         """
-        if block_unsafe_artifacts and deserialization_function is None and self._row["codec"] not in codec.SAFE_CODECS:
+        if block_unsafe_artifacts and deserialization_function is None and self._row["codec"] in codec.UNSAFE_CODECS:
             raise errors.ArtifactError(f"artifact {self.name!r} is a pickle, and block_unsafe_artifacts is True")
         if self._value is _MISSING or force_download:
-            if deserialization_function is not None:
+            if self._row["codec"] == "url":
+                self._value = storage.local_copy(self.url)
+            elif deserialization_function is not None:
                 self._value = deserialization_function(bytes(blobs.load(self._store, self._row["digest"], self.name)))
             else:
-                self._value = records.value_of(self._store, self._row["task_id"], self.name, session.scratch())
+                self._value = self._decoded()
         return self._value
+
+    def _decoded(self) -> Any:
+        if self._row["codec"] == "file" and self.type == "archive":
+            return copies.copy_of(self._store, self._row)
+        return records.value_of(self._store, self._row["task_id"], self.name, session.scratch())
 
     def get_local_copy(
         self, extract_archive: bool = True, raise_on_error: bool = False, force_download: bool = False
@@ -115,6 +127,8 @@ class Artifact:
         try:
             if self._row["digest"] is None:
                 raise errors.NotFound(f"cannot copy artifact {self.name!r}", "it has no content")
+            if self._row["codec"] == "url":
+                return str(storage.local_copy(self.url, extract_archive, force=force_download))
             extract = extract_archive and self.type == "archive"
             return str(copies.copy_of(self._store, self._row, extract, force=force_download))
         except errors.NotFound as error:

@@ -128,7 +128,7 @@ def _before_init(running: context.Running) -> _Connection | None:
         current = session.current()
         if current is not None:
             recorded = records.settings_of(current.store, current.row_id)
-            if recorded.get("init") and edits.facts(current.store, current.row_id).get("kind") == "script":
+            if (recorded.get("init") or recorded.get("create")) and edits.facts(current.store, current.row_id).get("kind") == "script":
                 found = _Connection(Binding(current, True), recorded.get("arguments", True), os.getpid())
         _early[running.uid] = found
     early = _early[running.uid]
@@ -163,8 +163,8 @@ def _lift_required(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for child in action.choices.values():
                 _free_groups(child)
-        elif not action.option_strings:
-            action.nargs = {None: "?", "+": "*"}.get(action.nargs, action.nargs)  # type: ignore[call-overload]
+        elif not action.option_strings and action.nargs in (None, "+"):
+            action.nargs = "*" if action.nargs else "?"
         action.required = False
     _free_groups(parser)
 

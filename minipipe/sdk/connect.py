@@ -161,7 +161,7 @@ class Connected(dict[Any, Any]):
             self._twin[key] = value
         super().__setitem__(key, self._wrap(key, value))
 
-    def __ior__(self, other: Any) -> Self:
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # ``|`` gives a plain dict, ``|=`` changes this one
         self.update(other)
         return self
 

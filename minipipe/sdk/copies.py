@@ -9,10 +9,10 @@ from typing import Any
 
 from minipipe import errors
 from minipipe.sdk import archive, download, session
-from minipipe.store import blobs, codec, records
+from minipipe.store import blobs, codec, formats, records
 from minipipe.store.home import Store
 
-_EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar"}
+_EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar", **formats.EXTENSIONS}
 _copies: dict[tuple[Path, str, str, bool], Path] = {}  # by folder, digest, name and whether unpacked
 
 

@@ -64,6 +64,7 @@ class Made:
         definition: with the name and project that hold.
         main: it is the main task of this process, which is in progress already.
         mode: what its entry says of where the logic runs: "" for a worker, else debug, local or mixed.
+        early: it was made while the pipeline was still being written.
     """
 
     id: int
@@ -71,6 +72,7 @@ class Made:
     definition: Definition
     main: bool = False
     mode: str = ""
+    early: bool = False
 
 
 _active: Run | None = None
@@ -99,7 +101,7 @@ def make(
     entry = here(definition, mode)
     given = _with_settings(definition, given, signature) if settings else given
     new = tasks.submit(store, _controller(store, definition, given, entry, _numbered(store, definition)))
-    return Made(new.id, new.uid, definition, mode=mode)
+    return Made(new.id, new.uid, definition, mode=mode, early=not settings)
 
 
 def complete(made: Made, definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> None:
@@ -120,9 +122,12 @@ def complete(made: Made, definition: Definition, given: dict[str, Any], signatur
 
 
 def leave(made: Made) -> None:
-    """Leave a run that was made here to whoever enqueues it: a main task becomes a draft again."""
+    """Leave a run that was made here to whoever enqueues it: a main task becomes a draft again; what was reported so far goes, for
+    the script runs again there (ClearML's rule)."""
     if made.main:
         maintask.leave()
+    elif made.early:
+        edits.reset(session.open_store(), made.id)
 
 
 def enqueue(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> str:

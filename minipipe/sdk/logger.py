@@ -10,6 +10,9 @@ from minipipe.sdk import session
 from minipipe.store import records
 
 
+_firsts: dict[tuple[str, str], int] = {}
+
+
 class Logger:
     """Reports for one task. Get it from `Task.get_logger` or `Logger.current_logger`."""
 
@@ -56,8 +59,21 @@ class Logger:
         """Nothing is buffered: returns True at once."""
         return True
 
+    def _first_iteration(self) -> int:
+        """What a continued task adds to iterations; asked once per attempt."""
+        lease = self._task.lease
+        key = (self._task.uid, lease.token if lease is not None else "")
+        if lease is None:
+            return 0  # somebody else's report
+        if key not in _firsts:
+            _firsts.clear()
+            _firsts[key] = int(records.settings_of(self._task.store, self._task.row_id).get("first_iteration", 0))
+        return _firsts[key]
+
     def _report(self, title: str, series: str, value: Any, iteration: int | None) -> None:
         number = float(value)
+        if iteration is not None:
+            iteration += self._first_iteration()
         # SQLite has no nan; it is stored as NULL and comes back as nan.
         records.report(
             self._task.store, self._task.lease, self._task.row_id, title, series, None if math.isnan(number) else number, iteration

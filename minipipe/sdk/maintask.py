@@ -5,8 +5,8 @@ SIGTERM stopped. A process that dies without a word is found by its free lock an
 share its task and never end it (ClearML's rule): what a fork copies says whose it was, what a program inherits is in
 `minipipe.context`.
 
-Python tells its exit handlers nothing about the exit code, so `sys.exit`, ``exit`` and `sys.excepthook` are listened to. The code of a
-bare ``raise SystemExit(code)`` stays unknown until Python 3.12; it counts as 0, and a line on stderr says so.
+Python tells its exit handlers nothing about the exit code, so `sys.exit`, ``exit`` and `sys.excepthook` are listened to; see
+`minipipe.sdk.parting` for the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import notice, script, session
+from minipipe.sdk import command_line, parting, script, session
 from minipipe.store import attempts, edits, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
@@ -163,7 +163,6 @@ def close(status: str | None = None, reason: str = "") -> None:
 
     Transaction effect: one durable commit.
     """
-    global _main
     main = _main
     if main is None or main.ended or main.pid != os.getpid():
         return
@@ -174,7 +173,7 @@ def close(status: str | None = None, reason: str = "") -> None:
     if main.names is not None and lease is not None:
         attempts.finish(main.current.store, lease, _outcome(main, status, reason))
         context.set_running(None)
-    _main = None
+    forget()
 
 
 def let_go(uid: str) -> None:
@@ -203,6 +202,7 @@ def forget() -> None:
     """This process has no main task any more; what it was goes on elsewhere."""
     global _main
     _main = None
+    command_line.end()
 
 
 def _outcome(main: MainTask, status: str | None, reason: str) -> Outcome:
@@ -243,7 +243,7 @@ def _hook() -> None:
     if _hooked:
         return
     _hooked = True
-    atexit.register(_at_exit, _can_tell())
+    atexit.register(_at_exit, parting.can_tell())
     before_hook, before_exit = sys.excepthook, sys.exit
 
     def excepthook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -272,24 +272,13 @@ def _hook() -> None:
         signal.signal(signal.SIGTERM, terminated)
 
 
-def _can_tell() -> bool:
-    """True if `_left_early` works: ``python SCRIPT``, not ``-m`` or a notebook."""
-    main = sys.modules.get("__main__")
-    return main is not None and "__file__" in vars(main) and getattr(main, "__spec__", None) is None
-
-
-def _left_early() -> bool:
-    """True if SystemExit ended the script: CPython deletes ``__main__.__file__`` when a script has come to its end or to an error."""
-    return "__file__" in vars(sys.modules["__main__"])
-
-
 def _at_exit(can_tell: bool) -> None:
     main = _main
     if can_tell and main is not None and main.names is not None and main.pid == os.getpid() and not main.stopped:
-        if not _left_early():
+        if not parting.left_early():
             main.exit_code = None  # a SystemExit that was caught
         elif main.exit_code is None and main.error is None:
-            notice.say("raise SystemExit(…)", "its exit code cannot be seen from here and counts as 0; sys.exit(…) can")
+            main.exit_code = parting.code_of_a_copy()
     close()
 
 

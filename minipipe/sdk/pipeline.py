@@ -167,7 +167,8 @@ class RunningPipeline:
             raise errors.UsageError(f"fail_condition {fail_condition!r} is not one of all, failed, aborted")
         forgiven = {"failed": {states.STOPPED}, "aborted": {states.FAILED}}.get(fail_condition, set())
         place = self._place()
-        if self.task.status not in states.GOOD | forgiven:
+        ended_here = self._started.status if self._started is not None else ""
+        if (ended_here or self.task.status) not in states.GOOD | forgiven:
             return False
         rows = place.store.database.rows("SELECT status FROM task WHERE parent_id = ? AND superseded = 0", (place.row_id,))
         return not fail_on_step_fail or {row["status"] for row in rows} <= states.GOOD | forgiven | {states.SKIPPED}

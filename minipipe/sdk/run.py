@@ -126,6 +126,7 @@ class Run:
         self.started = time.monotonic()
         self.ended: float | None = None
         self.marked = ""  # how `stop` says the run ends
+        self.status = ""  # how it has ended, before its task's row may say so (a worker's child)
         self._counts: dict[str, int] = {}
         self._lock = threading.RLock()
         self._local = threading.local()
@@ -423,7 +424,9 @@ class Run:
 
     def _check_limit(self) -> None:
         if self._limit is not None and time.monotonic() >= self._limit and self.failure is None:
-            self.fail(errors.RunFailed(f"run {self.uid[:8]} ran over its time limit"), "the pipeline's time limit")
+            self.failure = errors.RunFailed(f"run {self.uid[:8]} ran over its time limit")
+            with self._lock, self.store.database.write() as connection:
+                promote.stop_steps(connection, self.id, "the pipeline's time limit", time.time())
 
     # -- ending -------------------------------------------------------------------------------------------------------
 
@@ -471,6 +474,7 @@ class Run:
             tasks.abort(self.store, [self.id], outcome.reason)
         if self.lease is not None:
             status = attempts.finish(self.store, self.lease, outcome, self.settings.max_crashes).status or status
+        self.status = status
         return status
 
     def _wait_for_stopped(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, states
-from minipipe.sdk import logger, maintask, notice, session
+from minipipe.sdk import logger, session
 from minipipe.sdk.artifact import Artifacts
+from minipipe.sdk.task_create import TaskCreate
+from minipipe.sdk.task_facts import TaskFacts
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_parameters import TaskParameters
-from minipipe.store import codec, records, tasks
+from minipipe.sdk.task_search import TaskSearch
+from minipipe.store import formats, records, tasks
 
 
-class Task(TaskLife, TaskParameters):
+class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
     """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 
     Facts are read when asked for, so a `Task` object never goes stale.
@@ -27,6 +29,10 @@ class Task(TaskLife, TaskParameters):
 
     TaskTypes = states.TaskTypes
     TaskStatusEnum = states.TaskStatusEnum
+    NotSet = object()
+
+    class DeleteError(Exception):
+        """Importable for scripts that catch it; `delete` raises what is said there."""
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
@@ -37,91 +43,6 @@ class Task(TaskLife, TaskParameters):
         if current is None:
             return None  # type: ignore[return-value]  # ClearML's signature promises a task; scripts rely on it for types
         return cls(current.store, current.row_id, current.uid, current.lease)
-
-    @classmethod
-    def get_task(
-        cls,
-        task_id: str | None = None,
-        project_name: str | None = None,
-        task_name: str | None = None,
-        tags: Sequence[str] | None = None,
-        allow_archived: bool = True,
-        task_filter: dict[str, Any] | None = None,
-    ) -> Task:
-        """A task by id, or the newest of exactly that project and name (ClearML's rule: None if no task matches).
-
-        Args:
-            task_id: 32 hex digits.
-            project_name: exact name.
-            task_name: exact name.
-            tags: it must have one of these.
-            allow_archived: take an archived one if nothing else matches.
-            task_filter: not offered yet.
-
-        Raises:
-            NotFound: no task of that id, or no such project.
-            NotSupported: a `task_filter` was given.
-        """
-        if task_filter:
-            raise errors.NotSupported("Task.get_task(task_filter=…) is not offered yet", hint="use project_name, task_name and tags")
-        if task_id is not None:
-            return cls.by_id(task_id)
-        store = session.open_store()
-        if project_name and store.database.row("SELECT 1 FROM project WHERE name = ?", (project_name,)) is None:
-            raise errors.NotFound(f"no project {project_name!r}")
-        rows = store.database.rows(
-            "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id"
-            " WHERE (:project IS NULL OR p.name = :project) AND (:name IS NULL OR t.name = :name)"
-            " AND (:archived OR t.archived = 0) AND (:tags = '[]' OR EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id"
-            " AND g.name IN (SELECT value FROM json_each(:tags)))) ORDER BY t.archived, t.updated_at DESC, t.id DESC LIMIT 1",
-            {
-                "project": project_name,
-                "name": task_name,
-                "archived": int(allow_archived),
-                "tags": json.dumps(list(tags or ())),
-            },
-        )
-        return cls(store, rows[0]["id"], rows[0]["uid"]) if rows else None  # type: ignore[return-value]
-
-    # -- facts --------------------------------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return str(self._column("name"))
-
-    def get_status(self) -> str:
-        """See `status`."""
-        return self.status
-
-    def get_status_message(self) -> str:
-        """Why it is in that status."""
-        return str(self._column("reason"))
-
-    @property
-    def task_type(self) -> str:
-        """One of `TaskTypes`."""
-        return str(self._column("type"))
-
-    @property
-    def parent(self) -> str | None:
-        """Id of the run that a step belongs to."""
-        row = self.store.database.row("SELECT uid FROM task WHERE id = ?", (self._column("parent_id"),))
-        return row["uid"] if row else None
-
-    def get_project_name(self) -> str:
-        """Name of its project."""
-        row = self.store.database.row("SELECT name FROM project WHERE id = ?", (self._column("project_id"),))
-        return str(row["name"]) if row else ""
-
-    def get_tags(self) -> list[str]:
-        """Its tags, sorted."""
-        rows = self.store.database.rows("SELECT name FROM tag WHERE task_id = ? AND system = 0 ORDER BY name", (self.row_id,))
-        return [row["name"] for row in rows]
-
-    def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Add tags. Transaction effect: one durable commit."""
-        records.add_tags(self.store, self.row_id, [tags] if isinstance(tags, str) else list(tags))
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -148,33 +69,31 @@ class Task(TaskLife, TaskParameters):
 
         Args:
             name: a second upload under it replaces the first.
-            artifact_object: any value that can leave its process; an existing Path travels as its content.
+            artifact_object: any value that can leave its process; what becomes of it says `minipipe.store.formats`. A Path, a short
+                str that is one, and lists of Paths travel as content.
             metadata: shown with the artifact, as text.
             delete_after_upload: remove the file that was uploaded.
             auto_pickle: False refuses values without a format of their own.
-            preview: shown instead of minipipe's own preview, at most 200 characters.
+            preview: shown instead of minipipe's own preview, at most 64 KiB.
             wait_on_upload, retries: uploads are never in the background, so there is nothing to wait for or to repeat.
-            extension_name: recorded.
+            extension_name: of the file, where its type has a choice (``.csv.gz``, ``.parquet`` …); ``.pkl`` pickles anything.
             serialization_function: turns the value into bytes, stored as they are.
-            sort_keys: recorded; dicts keep their order.
+            sort_keys: False keeps the order of a dict.
 
         Returns:
             True.
 
         Raises:
-            ValueError: `auto_pickle` is False and the value could only be pickled.
+            ValueError: `auto_pickle` is False and the value could only be pickled; a Path that does not exist.
             CannotTravel: the value lives in one process.
             AttemptLost: this attempt does not own its task any more.
         """
-        if extension_name is not None:
-            notice.recorded("Task.upload_artifact(extension_name=…)", "the format follows from the type of the value")
-        value = artifact_object if serialization_function is None else bytes(serialization_function(artifact_object))
-        if auto_pickle is False and not codec.has_own_format(value):
-            raise ValueError(f"artifact {name!r}: a {type(value).__name__} can only be pickled, and auto_pickle is False")
+        wish = formats.Wish(extension_name or "", serialization_function, auto_pickle is not False, sort_keys)
         texts = {str(key): str(item) for key, item in (metadata or {}).items()}
-        records.upload(self.store, self.lease, self.row_id, name, value, texts, None if preview is None else str(preview))
-        if delete_after_upload and isinstance(artifact_object, Path):
-            shutil.rmtree(artifact_object) if artifact_object.is_dir() else artifact_object.unlink()
+        shown = None if preview is None else str(preview)
+        records.upload_object(self.store, self.lease, self.row_id, str(name), artifact_object, wish, texts, shown)
+        if delete_after_upload:
+            _remove(artifact_object)
         return True
 
     def get_logger(self) -> logger.Logger:
@@ -219,6 +138,22 @@ class Task(TaskLife, TaskParameters):
             for series in group.values():
                 _thin_out(series, max_samples)
         return found
+
+    def get_all_reported_scalars(self, x_axis: str = "iter") -> dict[str, dict[str, dict[str, list[float]]]]:
+        """As `get_reported_scalars`, always all points."""
+        return self.get_reported_scalars(0, x_axis)
+
+    def get_last_iteration(self) -> int:
+        """The highest iteration that was reported, 0 if none was (ClearML's rule)."""
+        return records.last_iteration(self.store, self.row_id) or 0
+
+    def get_reported_console_output(self, number_of_reports: int = 1) -> list[str]:
+        """The last lines of the log of the last attempt, oldest first; a line is a report here.
+
+        Args:
+            number_of_reports: at most so many.
+        """
+        return _last_lines(records.log_of(self.store, self.row_id), number_of_reports)
 
     def get_last_scalar_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
         """``{title: {series: {"last", "min", "max"}}}`` of what was reported."""
@@ -293,6 +228,32 @@ _PLACES: dict[str, Callable[[Any], Any]] = {
     "timestamp": lambda row: int(row["at"] * 1000),
     "iso_time": lambda row: datetime.datetime.fromtimestamp(row["at"], datetime.UTC).isoformat(),
 }
+
+
+def _remove(uploaded: Any) -> None:
+    """Remove files that were uploaded; a str that named none is left alone."""
+    for each in uploaded if isinstance(uploaded, (list, tuple)) else [uploaded]:
+        path = Path(each) if isinstance(each, (str, Path)) else None
+        if path is not None and formats.exists(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log without its head line, read from the end: logs may be long."""
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError:
+        return []
+    with file:
+        place, data = file.seek(0, 2), b""
+        while place > 0 and data.count(b"\n") <= count:
+            step = min(place, 1 << 16)
+            place = file.seek(place - step)
+            data = file.read(step) + data
+    lines = data.decode("utf-8", "backslashreplace").splitlines()
+    if place == 0 and lines and lines[0].startswith("minipipe: "):
+        lines = lines[1:]
+    return lines[-count:] if count > 0 else []
 
 
 def _thin_out(series: dict[str, Any], most: int) -> None:

@@ -275,6 +275,24 @@ class TaskLife(TaskBase):
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
+    def started(self, ignore_errors: bool = True, force: bool = False) -> None:
+        """As `mark_started`."""
+        self.mark_started(force)
+
+    def completed(self, ignore_errors: bool = True) -> None:
+        """As `mark_completed`."""
+        self.mark_completed(ignore_errors)
+
+    def stopped(
+        self,
+        ignore_errors: bool = True,
+        force: bool = False,
+        status_reason: str | None = None,
+        status_message: str | None = None,
+    ) -> None:
+        """As `mark_stopped`."""
+        self.mark_stopped(force, status_reason or status_message)
+
     def mark_started(self, force: bool = False) -> None:
         """Begin the task in this process. Transaction effect: one durable commit."""
         self.lease = edits.start(self.store, self.row_id, session.registration(self.store).id, force)
@@ -311,8 +329,15 @@ class TaskLife(TaskBase):
         edits.move(self.store, self.row_id, states.PUBLISHED)
 
     def reset(self, set_started_on_success: bool = False, force: bool = False) -> None:
-        """Make it a draft again: results, metrics and log are forgotten."""
+        """Make it a draft again: results, metrics and log are forgotten.
+
+        Args:
+            set_started_on_success: begin it in this process then.
+            force: even if it runs; what that attempt still reports is refused.
+        """
         edits.reset(self.store, self.row_id, force)
+        if set_started_on_success:
+            self.mark_started()
 
     def delete(
         self,
@@ -323,9 +348,16 @@ class TaskLife(TaskBase):
     ) -> bool:
         """Remove the task with all that belongs to it. Returns True.
 
+        Args:
+            delete_artifacts_and_models, skip_models_used_by_other_tasks, callback: accepted; content that other tasks have, too,
+                always stays, other content goes with the task.
+            raise_on_error: accepted; errors always raise.
+
         Raises:
             ValueError: it runs; abort it first.
         """
+        if not delete_artifacts_and_models or callback is not None:
+            notice.say("Task.delete(delete_artifacts_and_models=…, callback=…)", "artifacts belong to their task and go with it")
         edits.delete(self.store, self.row_id)
         return True
 

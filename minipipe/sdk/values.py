@@ -9,6 +9,7 @@ import typing
 from typing import Any, Union, get_args, get_origin
 
 from minipipe import errors
+from minipipe.sdk import flow
 from minipipe.store.tasks import Parameter
 
 _EXACT = (type(None), bool, int, float, str)
@@ -50,7 +51,8 @@ def cell(section: str, name: str, value: Any, description: str | None = None) ->
 
 
 def cast(text: str, wanted: Any, name: str = "") -> Any:
-    """Read a text as a type.
+    """Read a text as a type (ClearML's rules: a whole number for int gives an int, another number a float; an empty text is None
+    unless a str is wanted; lists and dicts may be written as in YAML).
 
     Args:
         text: what somebody typed.
@@ -88,25 +90,23 @@ def _cast(text: str, wanted: Any) -> Any:
     if not isinstance(kind, type) or kind is object or kind.__module__ == "inspect":
         return _guess(text)
     if issubclass(kind, enum.Enum):
-        return kind[text] if text in kind.__members__ else kind(text)
+        return None if text == "" else kind[text] if text in kind.__members__ else kind(text)
     if kind is str:
         return text
+    if text == "" and kind in (bool, int, float, list, tuple, dict):
+        return None
     if kind is bool:
         return _read_bool(text)
     if kind is int:
-        return int(text) if text.strip().lstrip("+-").replace("_", "").isdigit() else _integral(float(text))
+        return int(text) if text.strip().lstrip("+-").replace("_", "").isdigit() else float(text)
     if kind is float:
         return float(text)
     if kind in (list, tuple, dict):
-        value = json.loads(text)
+        value = flow.read(text)
+        if not isinstance(value, dict if kind is dict else (list, tuple)):
+            raise ValueError(text)
         return kind(value)
     return _guess(text)
-
-
-def _integral(number: float) -> int:
-    if number != int(number):
-        raise ValueError(number)
-    return int(number)
 
 
 def _read_bool(text: str) -> bool:

@@ -83,7 +83,7 @@ def encode(store: Store, value: object, name: str | None = None) -> Encoded:
     except BaseException:
         writer.discard()
         raise
-    return Encoded(staged, codec, label, _key(value, codec, staged), preview(value), metadata, writer)
+    return Encoded(staged, codec, label, key_of(value, codec, staged), preview(value), metadata, writer)
 
 
 def decode(data: memoryview, codec: str, metadata: dict[str, str], scratch: Path, what: str = "") -> Any:
@@ -274,7 +274,8 @@ def load(data: memoryview | bytes, persistent_load: PersistentLoad | None = None
     return unpickler.load()
 
 
-def _key(value: object, codec: str, staged: blobs.Staged) -> str:
+def key_of(value: object, codec: str, staged: blobs.Staged) -> str:
+    """Digest of a value for cache keys."""
     if codec != "pickle":
         return hashing.combine(codec, staged.digest)
     try:
@@ -352,7 +353,12 @@ _READERS: dict[str, Callable[[memoryview, dict[str, str], Path], Any]] = {
     "folder": _read_folder,
     "pickle": _read_pickle,
 }
-SAFE_CODECS = frozenset(_READERS) - {"pickle"}
+UNSAFE_CODECS = frozenset({"pickle"})  # decoding them can run code
+
+
+def teach(readers: dict[str, Callable[[memoryview, dict[str, str], Path], Any]]) -> None:
+    """Add codecs that `decode` knows."""
+    _READERS.update(readers)
 
 
 # -- previews -----------------------------------------------------------------------------------------------------------

@@ -280,8 +280,8 @@ def become_run(store: Store, task_id: int, new: tasks.NewTask) -> tasks.Submitte
 
 
 def label(store: Store, task_id: int, **columns: Any) -> None:
-    """Set any of name, type, comment, archived, parent_id, entry. Transaction effect: one durable commit."""
-    allowed = {"name", "type", "comment", "archived", "parent_id", "entry", "priority"}
+    """Set any of name, type, comment, archived, entry, priority. Transaction effect: one durable commit."""
+    allowed = {"name", "type", "comment", "archived", "entry", "priority"}
     assert columns.keys() <= allowed, columns
     with store.database.write() as connection:
         for column, value in columns.items():
@@ -298,11 +298,42 @@ def set_project(store: Store, task_id: int, project: str) -> None:
         )
 
 
+def set_parent(store: Store, task_id: int, parent_id: int | None) -> None:
+    """Put a task under another, or under none.
+
+    Raises:
+        UsageError: the other one is below it, or is the task itself.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        row, above = _row(connection, task_id), parent_id
+        while above is not None:
+            if above == task_id:
+                raise errors.UsageError(f"task {row['uid'][:8]} cannot be its own parent", "the parent is below it")
+            above = _row(connection, above)["parent_id"]
+        # What the views count by parent and status moves with it.
+        for scope, count in ((row["parent_id"], -1), (parent_id, 1)):
+            connection.execute(
+                "INSERT INTO tally VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+                (scope or 0, row["status"], 0 if row["superseded"] else count),
+            )
+        connection.execute("UPDATE task SET parent_id = ?, updated_at = ? WHERE id = ?", (parent_id, time.time(), task_id))
+
+
 def set_tags(store: Store, task_id: int, tags: Sequence[str], system: bool = False) -> None:
     """Replace a task's tags. Transaction effect: one durable commit."""
     with store.database.write() as connection:
         connection.execute("DELETE FROM tag WHERE task_id = ? AND system = ?", (task_id, int(system)))
         connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, ?)", [(task_id, tag, int(system)) for tag in tags])
+        connection.execute("UPDATE task SET updated_at = ? WHERE id = ?", (time.time(), task_id))
+
+
+def remove_tags(store: Store, task_id: int, tags: Sequence[str]) -> None:
+    """Take tags away from a task. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.executemany("DELETE FROM tag WHERE task_id = ? AND name = ? AND system = 0", [(task_id, tag) for tag in tags])
+        connection.execute("UPDATE task SET updated_at = ? WHERE id = ?", (time.time(), task_id))
 
 
 # -- copies and removal -------------------------------------------------------------------------------------------------
@@ -374,6 +405,23 @@ def delete(store: Store, task_id: int) -> None:
         for row in rows:
             for sql in _BELONGINGS:
                 connection.execute(sql, (row["id"],))
+
+
+def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Change what a draft runs, and add recorded arguments.
+
+    Raises:
+        IllegalMove: the task's status does not allow it.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        kept = json.loads(_row(connection, task_id)["settings"])
+        connection.execute(
+            "UPDATE task SET entry = ?, settings = ?, updated_at = ? WHERE id = ?",
+            (json.dumps(entry), json.dumps({**kept, **settings}), time.time(), task_id),
+        )
 
 
 def facts(store: Store, task_id: int) -> dict[str, Any]:

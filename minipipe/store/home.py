@@ -4,6 +4,7 @@ minipipe.db      every fact               blobs/ab/<digest>   bytes over 16 KiB,
 logs/ab/…        what attempts printed    tmp/                bytes that are being written
 workers/*.lock   who is alive             maint.lock          who may checkpoint and collect
 ballast          4 MiB to give back when the disk is full
+downloads/       what URLs brought          files/              what was uploaded (both made on demand)
 """
 
 from __future__ import annotations

@@ -11,12 +11,13 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from minipipe import errors
 from minipipe.context import Lease
-from minipipe.store import blobs, cache, codec, tasks
+from minipipe.store import blobs, cache, codec, formats, tasks
 from minipipe.store.home import Store
 
 
@@ -59,18 +60,37 @@ def report(
         )
 
 
-def upload(
+def upload(store: Store, lease: Lease | None, task_id: int, name: str, value: Any) -> None:
+    """Store a value as an artifact of a task, losing nothing of it; see `store_artifact`."""
+    store_artifact(store, lease, task_id, name, codec.encode(store, value))
+
+
+def upload_object(
     store: Store,
     lease: Lease | None,
     task_id: int,
     name: str,
     value: Any,
-    metadata: dict[str, str] | None = None,
+    wish: formats.Wish,
+    metadata: dict[str, str],
     preview: str | None = None,
 ) -> None:
-    """Store an artifact of a task; a second one under the name replaces the first. Transaction effect: one durable commit."""
-    encoded = codec.encode(store, value)
-    encoded = codec.described(encoded, metadata or {}, preview)
+    """Store an object as a file of the format that its type has (ClearML's rule); see `store_artifact`.
+
+    Raises:
+        UsageError: it cannot be stored as wished.
+    """
+    encoded = codec.described(formats.encode(store, name, value, wish), metadata)
+    if preview is not None:
+        encoded = replace(encoded, preview=preview[:_PREVIEW_CHARACTERS])
+    store_artifact(store, lease, task_id, name, encoded)
+
+
+_PREVIEW_CHARACTERS = 64 << 10
+
+
+def store_artifact(store: Store, lease: Lease | None, task_id: int, name: str, encoded: codec.Encoded) -> None:
+    """Store staged bytes as an artifact; a second one under the name replaces the first. Transaction effect: one durable commit."""
     try:
         with fenced(store, lease, durable=True) as connection:
             tasks.put_artifact(store, connection, task_id, "output", name, encoded, time.time())
@@ -151,3 +171,39 @@ def parameters(store: Store, task_id: int) -> list[sqlite3.Row]:
     return store.database.rows(
         "SELECT section, name, text, type, value, description FROM parameter WHERE task_id = ? ORDER BY id", (task_id,)
     )
+
+
+def settings_of(store: Store, task_id: int) -> dict[str, Any]:
+    """Recorded arguments of a task, by name."""
+    row = store.database.row("SELECT settings FROM task WHERE id = ?", (task_id,))
+    found: dict[str, Any] = json.loads(row["settings"]) if row else {}
+    return found
+
+
+def last_iteration(store: Store, task_id: int) -> int | None:
+    """The highest iteration that a task reported, None if it reported none; a cached task shows that of its original."""
+    row = store.database.row(
+        "SELECT max(m.iteration) FROM task t JOIN metric m ON m.task_id = coalesce(t.cached_from, t.id) WHERE t.id = ?", (task_id,)
+    )
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def log_of(store: Store, task_id: int) -> Path:
+    """Where a task's last attempt printed to; a cached task shows the log of its original. The file may not exist."""
+    row = store.database.row(
+        "SELECT s.uid, s.attempt FROM task t JOIN task s ON s.id = coalesce(t.cached_from, t.id) WHERE t.id = ?", (task_id,)
+    )
+    if row is None:
+        raise errors.NotFound("the task was deleted")
+    return store.log_path(row["uid"], max(row["attempt"], 1))
+
+
+def tags(store: Store, task_id: int, system: bool = False) -> list[str]:
+    """Tags of a task, sorted."""
+    sql = "SELECT name FROM tag WHERE task_id = ? AND system = ? ORDER BY name"
+    return [row["name"] for row in store.database.rows(sql, (task_id, int(system)))]
+
+
+def project_of(store: Store, *, uid: str | None = None, name: str | None = None) -> sqlite3.Row | None:
+    """A project by id or exact name."""
+    return store.database.row("SELECT * FROM project WHERE uid = ? OR name = ?", (uid, name))

@@ -266,47 +266,49 @@ def _time(text: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()
 
 
-def _pattern(join: str) -> Callable[[_Query, Any], None]:
+def _pattern(decide: Callable[[Iterable[bool]], bool]) -> Callable[[_Query, Any], None]:
     def add(query: _Query, value: Any) -> None:
         if not isinstance(value, Mapping) or set(value) != {"fields", "pattern"}:
             raise errors.UsageError(f"{value!r} is no pattern for task_filter", hint="dict(fields=['name'], pattern='…')")
         match, fields = _expression(str(value["pattern"])), _listed(value["fields"])
-        columns = [_field(name) for name in fields]
-        decide = all if join == "AND" else any
-        # The columns are fetched by a second look, row by row: SQLite has no regular expressions of its own.
-        query.keep.append(lambda row: decide(match.search(_column(row, name) or "") for name in fields))
-        assert columns
+        for name in fields:
+            if name not in _TEXTS:
+                raise errors.UsageError(f"task_filter has no text {name!r} to match", f"it has {', '.join(_TEXTS)}")
+        query.keep.append(lambda row: decide(match.search(str(_TEXTS[name](row) or "")) is not None for name in fields))
 
     return add
 
 
-def _column(row: sqlite3.Row, name: str) -> str:
-    entry = json.loads(row["entry"])
-    special = {
-        "id": row["uid"],
-        "project": row["project_uid"],
-        "project.name": row["project"],
-        "status_message": row["reason"],
-        "status_reason": row["reason"],
-        "execution.queue.name": row["queue"],
-        "script.entry_point": entry.get("file") or entry.get("qualname"),
-        "script.working_dir": entry.get("cwd"),
-        "script.binary": entry.get("binary"),
-        "script.repository": entry.get("repository"),
-        "script.branch": entry.get("branch"),
-        "script.version_num": entry.get("commit"),
-    }
-    if name in special:
-        return str(special[name] or "")
-    if name in ("name", "type", "status", "comment"):
-        return str(row[name])
-    raise errors.UsageError(f"task_filter cannot match a pattern with {name!r}", f"it can with {', '.join([*special, 'name', 'comment'])}")
+def _entry(key: str) -> Callable[[sqlite3.Row], Any]:
+    return lambda row: json.loads(row["entry"]).get(key)
+
+
+_TEXTS: dict[str, Callable[[sqlite3.Row], Any]] = {
+    "id": lambda row: row["uid"],
+    "name": lambda row: row["name"],
+    "comment": lambda row: row["comment"],
+    "type": lambda row: row["type"],
+    "status": lambda row: row["status"],
+    "status_message": lambda row: row["reason"],
+    "status_reason": lambda row: row["reason"],
+    "project": lambda row: row["project_uid"],
+    "project.name": lambda row: row["project"],
+    "execution.queue.name": lambda row: row["queue"],
+    "script.entry_point": lambda row: _entry("file")(row) or _entry("qualname")(row),
+    "script.working_dir": _entry("cwd"),
+    "script.binary": _entry("binary"),
+    "script.repository": _entry("repository"),
+    "script.branch": _entry("branch"),
+    "script.version_num": _entry("commit"),
+}
 
 
 def _tags(query: _Query, value: Any, system: int) -> None:
     """ClearML's rule: one of the tags; ``-x`` excludes; ``__$all``, ``__$and``, ``__$or`` hold for what follows them, ``__$not`` for
     the next tag. What an ``__$or`` begins is one condition, joined with the others by AND."""
-    joined, groups, together, negate, said = [], [], False, False, False
+    joined: list[tuple[str, list[Any]]] = []
+    groups: list[list[tuple[str, list[Any]]]] = []
+    together = negate = said = False
     for each in _listed(value):
         if each in ("__$all", "__$and", "__$or"):
             together, said = each != "__$or", True
@@ -363,6 +365,6 @@ _KEYS: dict[str, Callable[[_Query, Any], None]] = {
     "page": _page,
     "page_size": _page_size,
     "status_changed": _changed(_MOVED),
-    "_all_": _pattern("AND"),
-    "_any_": _pattern("OR"),
+    "_all_": _pattern(all),
+    "_any_": _pattern(any),
 }

@@ -32,7 +32,7 @@ GOOD = {"completed", "published"}
 
 _HEX = "[0-9a-f]"
 _LAYOUT = {
-    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers"
+    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers|downloads|files"
     rf"|minipipe\.db\.{_HEX}{{16}}\.new(-wal|-shm|-journal)?|minipipe\.db\.schema\d+\.{_HEX}{{8}}",
     "blobs": rf"{_HEX}{{2}}",
     "tmp": rf"{_HEX}{{32}}\.(\d+|d)",
@@ -276,6 +276,8 @@ def _modes(store: _Store) -> Iterator[str]:
         info, where = path.lstat(), relative.parts[0] if len(relative.parts) > 1 else ""
         if len(relative.parts) > 2 and relative.parts[0] == "tmp":
             continue  # inside an attempt's scratch folder: copies of users' files
+        if len(relative.parts) > 1 and relative.parts[0] in ("downloads", "files"):
+            continue  # what URLs brought and what users uploaded, under names of their own
         wanted = _LAYOUT.get(where)
         if len(relative.parts) == 3:
             prefix = re.escape(relative.parts[1])

@@ -1,0 +1,468 @@
+"""Controllers whose steps are copies of templates: references, overrides, cache, limits. ``copies.py local|remote [CASE ...]``
+
+A case is a generator: it adds steps, yields when the pipeline is to run, and asserts what it finds then.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cases import PATIENCE_S, note, noted, wait_for
+
+from minipipe import PipelineController, Task
+
+CASES: dict[str, tuple[Callable[..., Iterator[None]], dict[str, Any]]] = {}
+TEMPLATE = {"base_task_project": "tests", "base_task_name": "template"}
+
+
+def case(_function: Any = None, *, ends: str = "completed", **options: Any) -> Any:
+    """Make a generator a case.
+
+    Args:
+        ends: status that its run must end with; the reader of the script takes it from the text.
+        options: of the controller.
+    """
+
+    def decorate(function: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:
+        CASES[function.__name__] = function, options
+        return function
+
+    return decorate(_function) if _function is not None else decorate
+
+
+def copy(pipe: PipelineController, name: str, override: dict[str, Any] | None = None, **options: Any) -> None:
+    """Add a copy of the template; bare keys are in General."""
+    full = {key if "/" in key else f"General/{key}": value for key, value in (override or {}).items()}
+    pipe.add_step(name, parameter_override=full, **{**TEMPLATE, **options})
+
+
+def told(pipe: PipelineController, name: str, cast: bool = True) -> dict[str, Any]:
+    """Parameters of a step, by bare key."""
+    found = step(pipe, name).get_parameters(cast=cast)
+    return {key.partition("/")[2]: value for key, value in found.items()}
+
+
+def step(pipe: PipelineController, name: str) -> Task:
+    """The task of a step."""
+    return Task.get_task(task_id=pipe.get_pipeline_dag()[name].job.task_id())
+
+
+def statuses(pipe: PipelineController) -> dict[str, str]:
+    """Step -> status of its node."""
+    return {name: node.status for name, node in pipe.get_pipeline_dag().items()}
+
+
+def show(*values, **more):
+    note("shown", json.dumps([*values, more]))
+    return "done"
+
+
+# -- references -------------------------------------------------------------------------------------------------------
+
+
+@case
+def a_pipeline_parameter_alone_is_typed_and_inside_text_it_is_text(pipe):
+    pipe.add_parameter("n", 7)
+    pipe.add_parameter("rate", 0.25)
+    pipe.add_parameter("items", [3, 4])
+    pipe.add_parameter("nothing")
+    override = {"n": "${pipeline.n}", "rate": "${pipeline.rate}", "items": "${pipeline.items}", "note": "typed"}
+    copy(pipe, "a", {**override, "text": "n=${pipeline.n}, ${pipeline.rate}; ${pipeline.items} ${pipeline.nothing}"})
+    yield
+    assert noted("typed") == [json.dumps([7, 0.25, "n=7, 0.25; [3, 4] None", [3, 4]])]
+    assert told(pipe, "a")["n"] == 7
+    assert told(pipe, "a")["items"] == [3, 4]
+
+
+@case
+def a_reference_to_a_step_is_filled_in_when_the_step_has_ended(pipe):
+    copy(pipe, "a", {"n": 3})
+    text = "id ${a.id}, ${a.artifacts.out.url} of ${a.parameters.General/n}"
+    more = {"t/metadata": "${a.artifacts.out.metadata.kind of}", "t/dotted": "${a.artifacts.a\\.dotted name.type}"}
+    copy(pipe, "b", {"text": text, "n": "${a.parameters.General/n}", "note": "filled", **more})
+    yield
+    uid, url = step(pipe, "a").id, step(pipe, "a").artifacts["out"].url
+    assert noted("filled") == [json.dumps([3, 0.5, f"id {uid}, {url} of 3", [1, 2]])]
+    assert told(pipe, "b")["metadata"] == "small"
+    assert told(pipe, "b")["dotted"] == "list"
+    assert told(pipe, "b")["n"] == 3, "a text keeps the type of its cell"
+    assert pipe.get_pipeline_dag()["b"].parents == ["a"]
+
+
+@case
+def references_inside_lists_and_dicts_are_filled_in_and_make_parents(pipe):
+    pipe.add_parameter("n", 5)
+    copy(pipe, "a", {"text": 'quotes " and \\'})
+    copy(pipe, "b", {"items": ["${a.parameters.General/text}", {"deep": ["${pipeline.n}", "x${a.id}"]}], "note": "deep"})
+    yield
+    assert json.loads(noted("deep")[0])[3] == ['quotes " and \\', {"deep": [5, f"x{step(pipe, 'a').id}"]}]
+    assert pipe.get_pipeline_dag()["b"].parents == ["a"]
+
+
+@case
+def functions_take_results_texts_and_parameters_at_any_depth(pipe):
+    pipe.add_parameter("n", 5)
+    pipe.add_function_step("f", lambda: ([1, 2], 3), function_return=["x", "y"])
+    copy(pipe, "a", {"n": 4})
+    values = {
+        "alone": "${f.x}",
+        "scalar": "${f.y}",
+        "typed": "${pipeline.n}",
+        "text": "${pipeline.n} of ${a.id}",
+        "inside": ["${f.x}", {"${pipeline.n}": ("${a.parameters.General/n}", "${f.parameters.return/y}!")}],
+    }
+    pipe.add_function_step("g", show, values)
+    yield
+    ((more,),) = [json.loads(line) for line in noted("shown")[-1:]]
+    assert more == {
+        "alone": [1, 2],
+        "scalar": 3,
+        "typed": 5,
+        "text": f"5 of {step(pipe, 'a').id}",
+        "inside": [[1, 2], {"5": ["4", "3!"]}],
+    }
+    assert sorted(pipe.get_pipeline_dag()["g"].parents) == ["a", "f"]
+
+
+@case(ends="failed")
+def a_missing_artifact_fails_the_step_with_that_reason_and_nothing_hangs(pipe):
+    copy(pipe, "a")
+    copy(pipe, "b", {"text": "${a.artifacts.absent.url}"})
+    copy(pipe, "c", {"text": "${b.id}"})
+    pipe.add_function_step("f", show, {"deep": ["${a.parameters.General/absent}"]})
+    yield
+    assert statuses(pipe) == {"a": "completed", "b": "failed", "c": "skipped", "f": "failed"}
+    assert step(pipe, "b").get_status_message() == "parameter General/text: step 'a' has no artifact 'absent'"
+    assert "step 'a' has no parameter 'General/absent'" in step(pipe, "f").get_status_message()
+
+
+@case
+def the_queue_of_a_step_may_be_a_parameter_of_the_pipeline(pipe):
+    pipe.add_parameter("where", "other")
+    pipe.set_default_execution_queue("third")
+    copy(pipe, "a", execution_queue="${pipeline.where}")
+    copy(pipe, "b")
+    yield
+    assert step(pipe, "a").get_executed_queue(return_name=True) == "other"
+    assert step(pipe, "b").get_executed_queue(return_name=True) == "third"
+
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+
+@case
+def a_copy_is_a_task_of_its_own_and_the_template_stays_as_it_was(pipe):
+    template = Task.get_task(project_name="tests", task_name="template")
+    before = template.get_parameters()
+    copy(pipe, "a", {"n": 9}, base_task_id=template.id, base_task_project=None, base_task_name=None)
+    assert pipe.get_pipeline_dag()["a"].base_task_id == template.id
+    yield
+    assert step(pipe, "a").id != template.id
+    assert step(pipe, "a").parent == pipe.id
+    assert step(pipe, "a").get_project_name() == pipe.task.get_project_name()
+    assert (template.status, template.get_parameters(), list(template.artifacts)) == ("created", before, [])
+
+
+@case
+def a_text_keeps_the_type_of_its_cell_and_another_value_sets_its_own(pipe):
+    copy(pipe, "a", {"n": "12", "rate": 3, "note": "cells"})
+    yield
+    assert noted("cells") == [json.dumps([12, 3.0, "", [1, 2]])]
+    assert told(pipe, "a")["n"] == 12
+
+
+def set_n(pipeline, node, values):
+    note("override", json.dumps({key: values[key] for key in sorted(values)}))
+    values["General/n"] = 100
+    values["General/text"] = "by the callback"
+    del values["General/rate"]
+
+
+@case
+def the_callback_of_a_copy_sees_its_overrides_resolved_and_may_change_them(pipe):
+    copy(pipe, "a", {"n": 2})
+    override = {"n": 3, "rate": 0.9, "text": "${a.parameters.General/n}", "note": "changed copy"}
+    copy(pipe, "b", override, pre_execute_callback=set_n)
+    yield
+    seen = {"General/n": 3, "General/note": "changed copy", "General/rate": 0.9, "General/text": "2"}
+    assert noted("override") == [json.dumps(seen)]
+    assert noted("changed copy") == [json.dumps([100, 0.5, "by the callback", [1, 2]])]
+
+
+@case
+def configurations_of_a_copy_can_be_overridden(pipe):
+    copy(pipe, "a", configuration_overrides={"General": {"x": 1}, "raw": "a = ${b.c}"})
+    yield
+    assert step(pipe, "a").get_configuration_object("raw") == "a = ${b.c}"
+    assert json.loads(step(pipe, "a").get_configuration_object("General")) == {"x": 1}
+
+
+@case(add_pipeline_tags=True, target_project="elsewhere")
+def pipeline_tags_and_target_project_hold_for_copies_and_functions(pipe):
+    copy(pipe, "a")
+    pipe.add_function_step("f", show, tags=["mine"], project_name="ignored")
+    yield
+    for name, own in (("a", []), ("f", ["mine"])):
+        assert step(pipe, name).get_tags() == sorted([f"pipe: {pipe.id}", *own])
+        assert step(pipe, name).get_project_name() == "elsewhere"
+
+
+@case(target_project=None)
+def without_a_target_project_a_function_step_lives_where_it_says(pipe):
+    pipe.add_function_step("f", show, project_name="its own")
+    pipe.add_function_step("g", show)
+    yield
+    assert step(pipe, "f").get_project_name() == "its own"
+    assert step(pipe, "g").get_project_name() == pipe.task.get_project_name()
+
+
+@case
+def independent_steps_run_at_the_same_time(pipe):
+    for name, other in (("a", "b"), ("b", "a")):
+        pipe.add_function_step(name, meet, {"mine": f"here-{name}", "other": f"here-{other}"})
+    yield
+    assert statuses(pipe) == {"a": "completed", "b": "completed"}
+
+
+def meet(mine, other):
+    Path(mine).touch()
+    wait_for(other)
+
+
+@case
+def all_arguments_of_a_function_take_their_defaults(pipe):
+    pipe.add_function_step("f", defaults)
+    pipe.add_function_step("g", defaults, {"b": [5]})
+    yield
+    assert told(pipe, "f") == {"a": 1, "c": "x"} | {"b": told(pipe, "f")["b"]}
+    assert sorted(noted("defaults")) == [json.dumps([1, [2], "x"]), json.dumps([1, [5], "x"])]
+
+
+def defaults(a=1, b=(2,), c="x"):
+    note("defaults", json.dumps([a, list(b), c]))
+
+
+# -- failures ---------------------------------------------------------------------------------------------------------
+
+
+@case(ends="failed")
+def a_failed_copy_skips_its_children_and_other_branches_go_on(pipe):
+    copy(pipe, "a", {"fails": True})
+    copy(pipe, "b", parents=["a"])
+    copy(pipe, "c")
+    yield
+    assert statuses(pipe) == {"a": "failed", "b": "skipped", "c": "completed"}
+    assert set(pipe.get_processed_nodes()) == {"c"}
+    assert pipe.get_running_nodes() == {}
+    assert not pipe.is_successful()
+    assert pipe.is_successful(fail_condition="aborted")
+    assert not pipe.is_successful(fail_condition="failed")
+
+
+@case
+def a_tolerated_failure_completes_the_pipeline_which_is_not_successful_by_its_steps(pipe):
+    copy(pipe, "a", {"fails": True}, continue_on_fail=True)
+    copy(pipe, "b", parents=["a"])
+    yield
+    assert statuses(pipe) == {"a": "failed", "b": "skipped"}
+    assert pipe.get_pipeline_dag()["a"].executed == step(pipe, "a").id
+    assert pipe.get_pipeline_dag()["b"].skip_job
+    assert not pipe.is_successful()
+    assert pipe.is_successful(fail_on_step_fail=False)
+
+
+@case(ends="failed")
+def copies_are_retried_and_limited_in_time_like_functions(pipe):
+    copy(pipe, "a", {"fails": True}, retry_on_failure=1)
+    copy(pipe, "b", {"waits": "never-comes"}, time_limit=0.4)
+    yield
+    attempts = {name: step(pipe, name)._column("attempt") for name in ("a", "b")}
+    assert attempts == {"a": 2, "b": 1}
+    assert "0.4" in step(pipe, "b").get_status_message()
+
+
+@case(ends="failed")
+def a_pipeline_over_its_time_limit_stops_its_steps_and_fails(pipe):
+    pipe.set_pipeline_execution_time_limit(0.6 / 60)
+    copy(pipe, "a", {"waits": "never-comes"})
+    copy(pipe, "b", parents=["a"])
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < PATIENCE_S / 2
+    assert statuses(pipe) == {"a": "aborted", "b": "skipped"}
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+@case
+def a_copy_is_served_from_the_cache_unless_it_is_told_something_else(pipe):
+    copy(pipe, "a", {"n": 31}, cache_executed_step=True)
+    copy(pipe, "same", {"n": 31}, cache_executed_step=True, parents=["a"], monitor_metrics=[("loss", "train")])
+    copy(pipe, "other", {"n": 32}, cache_executed_step=True, parents=["a"])
+    copy(pipe, "uncached", {"n": 31}, parents=["a"])
+    yield
+    assert statuses(pipe) == {"a": "completed", "same": "cached", "other": "completed", "uncached": "completed"}
+    assert step(pipe, "same").artifacts["out"].get() == {"n": 31}
+    assert pipe.task.get_reported_scalars()["loss"]["train"]["y"] == [0, 31, 62]
+    assert pipe.is_successful()
+
+
+@case
+def an_id_of_a_step_counts_in_the_key_by_what_the_step_holds(pipe):
+    pipe.add_function_step("one", lambda: [1], function_return=["x"])
+    pipe.add_function_step("two", lambda: [1], function_return=["x"])
+    pipe.add_function_step("three", lambda: [3], function_return=["x"])
+    copy(pipe, "first", {"text": "of ${one.id}"}, cache_executed_step=True)
+    copy(pipe, "equal", {"text": "of ${two.id}"}, cache_executed_step=True, parents=["first"])
+    copy(pipe, "unequal", {"text": "of ${three.id}"}, cache_executed_step=True, parents=["first"])
+    pipe.add_function_step("f", show, {"x": ["${one.id}"]}, cache_executed_step=True)
+    pipe.add_function_step("g", show, {"x": ["${two.id}"]}, cache_executed_step=True, parents=["f"])
+    pipe.add_function_step("h", show, {"x": "${one.id}"}, cache_executed_step=True)
+    pipe.add_function_step("i", show, {"x": "${three.id}"}, cache_executed_step=True, parents=["h"])
+    yield
+    assert {name: status for name, status in statuses(pipe).items() if status == "cached"} == {"equal": "cached", "g": "cached"}
+
+
+@case
+def a_copy_of_a_function_step_runs_its_function(pipe):
+    known = Task.get_task(project_name="tests", task_name="function template")
+    copy(pipe, "a", {"kwargs/n": 8}, base_task_id=known.id, base_task_project=None, base_task_name=None)
+    yield
+    assert told(pipe, "a")["result"] == 16
+
+
+def double(n=1):
+    return n * 2
+
+
+# -- callbacks of the pipeline ----------------------------------------------------------------------------------------
+
+
+@case(created=True)
+def the_pipelines_callbacks_come_around_those_of_each_step(pipe):
+    def hear(what):
+        return lambda pipeline, node, *rest: note("around", f"{what} {node.name} {node.status}")
+
+    copy(pipe, "a", pre_execute_callback=hear("pre"), post_execute_callback=hear("post"))
+    pipe.add_function_step("refused", show, parents=["a"])
+    copy(pipe, "c", parents=["refused"])
+    yield
+    if noted("around")[1:2] == ["created a pending"]:  # only start() takes them
+        assert noted("around") == [
+            "pre a pending",
+            "created a pending",
+            "completed a completed",
+            "post a completed",
+            "created refused pending",
+        ]
+        assert statuses(pipe) == {"a": "completed", "refused": "skipped", "c": "skipped"}
+
+
+def created(pipeline, node, values):
+    note("around", f"created {node.name} {node.status}")
+    return node.name != "refused"
+
+
+def completed(pipeline, node):
+    note("around", f"completed {node.name} {node.status}")
+
+
+# -- looking at the pipeline ------------------------------------------------------------------------------------------
+
+
+def look(pipeline, node):
+    line = [node.name, pipeline.is_running(), sorted(pipeline.get_running_nodes()), sorted(pipeline.get_processed_nodes())]
+    note("looking", json.dumps([*line, pipeline.elapsed() >= 0, pipeline.wait(0.0001)]))
+
+
+@case
+def a_callback_may_look_at_the_pipeline(pipe):
+    assert (pipe.is_running(), pipe.elapsed(), pipe.wait()) == (False, -1.0, True)
+    copy(pipe, "a", post_execute_callback=look)
+    copy(pipe, "b", parents=["a"])
+    yield
+    assert [json.loads(line) for line in noted("looking")] == [["a", True, [], ["a"], True, False]]
+    assert pipe.is_successful()
+    assert set(pipe.get_processed_nodes()) == {"a", "b"}
+
+
+@case
+def reports_artifacts_tags_and_configuration_of_the_pipeline_may_come_before_its_start(pipe):
+    pipe.get_logger().report_scalar("before", "start", 1.0, iteration=0)
+    pipe.upload_artifact("early", [1])
+    pipe.add_tags(["early"])
+    assert pipe.connect_configuration({"x": 1}, name="settings") == {"x": 1}
+    pipe.add_parameter("late", 4, "comes after the task was made")
+    copy(pipe, "a", {"n": "${pipeline.late}"})
+    yield
+    task = pipe.task
+    assert task.artifacts["early"].get() == [1]
+    assert "early" in pipe.tags
+    assert task.get_configuration_object_as_dict("settings") == {"x": 1}
+    assert task.get_reported_scalars()["before"]["start"]["y"] == [1.0]
+    assert task.get_parameters()["Args/late"] == "4"
+    assert told(pipe, "a")["n"] == 4
+
+
+# -- running cases ----------------------------------------------------------------------------------------------------
+
+
+def run(name: str, mode: str) -> None:
+    """Run one case; ``NAME.logic`` says how its assertions ended."""
+    function, options = CASES[name]
+    options = dict(options)
+    callbacks = (created, completed) if options.pop("created", False) else (None, None)
+    pipe = PipelineController(name, "tests", "1.0", **options)
+    steps = function(pipe)
+    trouble = ""
+    try:
+        next(steps)
+        ended: Exception | None = None
+        try:
+            if mode == "local":
+                pipe.start_locally(run_pipeline_steps_locally=True)
+            else:
+                pipe.start(step_task_created_callback=callbacks[0], step_task_completed_callback=callbacks[1])
+        except Exception as error:
+            ended = error
+            if Task.running_locally():
+                raise
+        next(steps, None)
+        if ended is not None:
+            raise ended
+    except AssertionError:
+        trouble = traceback.format_exc()
+        raise
+    finally:
+        if not isinstance(sys.exc_info()[1], SystemExit):
+            Path(f"{name}.logic").write_text(trouble or "\n")
+
+
+def main() -> None:
+    """Run cases as the command line says."""
+    mode, *names = sys.argv[1:]
+    if mode == "template":  # a run of one function, whose step others copy
+        pipe = PipelineController("function templates", "tests", target_project="tests")
+        pipe.add_function_step("function template", double, function_return=["result"])
+        pipe.start_locally(run_pipeline_steps_locally=True)
+        return
+    for name in names or CASES:
+        sys.argv[1:] = [mode, name]
+        try:
+            run(name, mode)
+        except SystemExit:
+            continue
+        except AssertionError:
+            if not Task.running_locally():
+                raise
+
+
+if __name__ == "__main__":
+    main()
