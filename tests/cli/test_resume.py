@@ -40,6 +40,7 @@ def test_completed_steps_stay_and_the_others_run_again(start: str) -> None:
     no_process_left()
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("start", [START, LOCALLY, MIXED])
 def test_the_current_code_runs_and_is_said_to_have_changed(start: str) -> None:
     text = BREAKING + start
@@ -69,6 +70,7 @@ def test_a_step_that_is_gone_from_the_code_does_not_fail_the_resumed_run() -> No
     ]
 
 
+@pytest.mark.faults
 def test_a_run_that_fails_again_can_be_resumed_again() -> None:
     command("run", write(BREAKING + START), check=1)
     command("resume", "@last", check=1)
@@ -80,6 +82,7 @@ def test_a_run_that_fails_again_can_be_resumed_again() -> None:
     assert ran() == ["first", "second", "second", "second", "third"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("start", [START, LOCALLY])
 def test_an_interrupted_run_goes_on(start: str) -> None:
     process = flows.begin("run", write(flows.hanging() + start))
@@ -110,6 +113,7 @@ def test_a_run_whose_command_was_killed_goes_on(start: str) -> None:
     no_process_left()
 
 
+@pytest.mark.faults
 def test_a_run_can_be_resumed_in_the_moment_its_controller_is_killed() -> None:
     process = flows.begin("run", write(flows.hanging() + LOCALLY))
     wait_for(lambda: "second" in ran(), process)
@@ -141,6 +145,7 @@ def test_a_run_resumes_from_another_folder_with_its_own_arguments() -> None:
     assert done.stdout == "['-x'] project\nresult 50 51\n"
 
 
+@pytest.mark.faults
 def test_a_script_that_starts_two_pipelines_resumes_the_one_that_is_meant() -> None:
     other = """
 @PipelineDecorator.pipeline(name="before", project="tests", version="1.0")
@@ -182,6 +187,7 @@ def test_a_run_that_is_alive_is_not_touched() -> None:
     assert ran() == ["first", "second"]
 
 
+@pytest.mark.faults
 def test_a_queued_run_that_nobody_serves_is_taken_over() -> None:
     command("run", "--detach", write(CHAIN + START), check=0)
 
@@ -190,6 +196,7 @@ def test_a_queued_run_that_nobody_serves_is_taken_over() -> None:
     assert done.stdout == "result 20 'none'\n"
 
 
+@pytest.mark.faults
 def test_a_detached_resume_leaves_the_run_to_a_worker() -> None:
     command("run", write(BREAKING + START), check=1)
     Path("fixed").touch()
