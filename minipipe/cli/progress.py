@@ -18,7 +18,7 @@ from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.console import Console
 from minipipe.cli.pool import Pool
-from minipipe.store import records, sessions
+from minipipe.store import records, sessions, workers
 from minipipe.store.home import DATABASE, Store
 
 _LOOK_S = 0.02
@@ -272,6 +272,8 @@ class Follower:
         before = dict(self.scope.runs)
         for run in sessions.runs(store, self.scope):
             key = (run["id"], run["attempt"])
+            if run["executor"] == workers.PROCESS:
+                continue  # it runs in the script, which prints here itself
             if run["attempt"] > before.get(run["id"], 0) and key not in self._relays:
                 printed = self.console.printed
                 self._relays[key] = _Relay(_Tail(store.log_path(run["uid"], run["attempt"])), printed, list(printed))

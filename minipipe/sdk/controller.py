@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from minipipe.sdk.pipeline import record
 from minipipe.sdk.run import Retry, Run
 from minipipe.sdk.task import Task
 from minipipe.sdk.task_base import TaskBase
+from minipipe.store import edits
 from minipipe.store.placeholders import PATTERN, split
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple}
@@ -111,6 +113,8 @@ class PipelineController(pipeline.RunningPipeline):
         self._made: launch.Made | None = None
         self._started: Run | None = None
         self._error: BaseException | None = None
+        self._loose = False  # started with wait=False
+        self._late: Exception | None = None
         self._created_callback: Callable[..., Any] | None = None
         self._completed_callback: Callable[..., Any] | None = None
         pipeline.write_down(self)
@@ -385,7 +389,8 @@ class PipelineController(pipeline.RunningPipeline):
         if wait:
             self._finish(raises=True)
         else:
-            context.before_end(lambda: self._finish(raises=True))
+            self._loose = True
+            context.before_end(self._end_loose)
         return True
 
     def start_locally(self, run_pipeline_steps_locally: bool = False) -> None:
@@ -418,17 +423,20 @@ class PipelineController(pipeline.RunningPipeline):
     def _make(self) -> launch.Made:
         """The stored run with all that was said of it."""
         if self._made is None:
-            self._made = launch.make(self._definition, self._parameters, self._signature())
+            self._made = launch.make(self._described(), self._parameters, self._signature())
         else:
-            launch.complete(self._made, self._definition, self._parameters, self._signature())
+            launch.complete(self._made, self._described(), self._parameters, self._signature())
         return self._made
+
+    def _described(self) -> launch.Definition:
+        return replace(self._definition, descriptions=self._descriptions)
 
     def _place(self) -> session.Current:
         """Where the pipeline's task is; it is stored as a draft when this is first asked for."""
         if self._started is not None:
             return super()._place()
         if self._made is None:
-            self._made = launch.make(self._definition, self._parameters, self._signature(), settings=False)
+            self._made = launch.make(self._described(), self._parameters, self._signature(), settings=False)
         return session.Current(session.open_store(), self._made.id, self._made.uid, None)
 
     def _signature(self) -> inspect.Signature:
@@ -454,8 +462,7 @@ class PipelineController(pipeline.RunningPipeline):
     def _run(self, order: list[str], mode: str) -> None:
         """Begin the run and submit all steps; what goes wrong after the beginning is kept for `_finish`."""
         made = self._make() if self._made is not None else None
-        definition = replace(self._definition, descriptions=self._descriptions)
-        run, given = launch.begin(definition, self._parameters, self._signature(), mode, self._default_queue, made)
+        run, given = launch.begin(self._described(), self._parameters, self._signature(), mode, self._default_queue, made)
         self._parameters = given
         self._attach(run)
         if run.callbacks is not None:
@@ -525,6 +532,23 @@ class PipelineController(pipeline.RunningPipeline):
             mark_failed, mark_aborted: how the pipeline ends; else completed, unless a step failed.
         """
         super().stop(timeout, mark_failed, mark_aborted)
+        self.wait(0.0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` minutes for the end of the pipeline; True if it has ended, or was never started."""
+        ended = super().wait(timeout)
+        if ended and self._loose and threading.current_thread() is threading.main_thread():
+            try:
+                self._finish(raises=True)
+            except Exception as error:
+                self._late = error  # the task fails with it when the script has ended
+        return ended
+
+    def _end_loose(self) -> None:
+        """The script of a pipeline that was started with ``wait=False`` has ended: the pipeline may not have."""
+        self.wait()
+        if self._late is not None:
+            raise self._late
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -619,7 +643,7 @@ class PipelineController(pipeline.RunningPipeline):
             place = replace(definition, name=name or definition.name, project=project or definition.project, own_project="").hidden_project
         made = Task.clone(source.task, name, comment, parent, place)
         if version:
-            existing.set_version(made.store, made.row_id, version)
+            edits.label(made.store, made.row_id, version=version)
         return cls._of(made)
 
     @classmethod

@@ -9,7 +9,6 @@ from minipipe import errors, states
 from minipipe.sdk import session, versions
 from minipipe.sdk.node import Job, Node
 from minipipe.sdk.task import Task
-from minipipe.store.home import Store
 
 
 def find(
@@ -61,9 +60,3 @@ def nodes(place: session.Current) -> dict[str, Node]:
         edges = "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'"
         node.parents = [parent["name"] for parent in place.store.database.rows(edges, (row["id"],))]
     return found
-
-
-def set_version(store: Store, task_id: int, version: str) -> None:
-    """Give a pipeline another version. Transaction effect: one durable commit."""
-    with store.database.write() as connection:
-        connection.execute("UPDATE task SET version = ? WHERE id = ?", (version, task_id))

@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import sqlite3
-import sys
 import time
 import warnings
 from dataclasses import dataclass, field, replace

@@ -9,7 +9,6 @@ from typing import Any
 from minipipe.sdk import session
 from minipipe.store import records
 
-
 _firsts: dict[tuple[str, str], int] = {}
 
 

@@ -281,7 +281,7 @@ def become_run(store: Store, task_id: int, new: tasks.NewTask) -> tasks.Submitte
 
 def label(store: Store, task_id: int, **columns: Any) -> None:
     """Set any of name, type, comment, archived, entry, priority. Transaction effect: one durable commit."""
-    allowed = {"name", "type", "comment", "archived", "entry", "priority"}
+    allowed = {"name", "type", "comment", "archived", "entry", "priority", "version"}
     assert columns.keys() <= allowed, columns
     with store.database.write() as connection:
         for column, value in columns.items():

@@ -203,7 +203,7 @@ def _artifact(store: Store, connection: sqlite3.Connection, task_id: int, step: 
     if row is None:
         raise Missing(f"step {step!r} has no artifact {name!r}")
     facts = {
-        "url": f"minipipe://{row['digest']}",
+        "url": bytes(blobs.load(store, row["digest"], name)).decode() if row["codec"] == "url" else f"minipipe://{row['digest']}",
         "name": name,
         "type": row["type"],
         "size": row["size"],

@@ -48,9 +48,11 @@ def scope_from_now(store: Store | None, session: str, runs: tuple[tuple[int, int
 
 
 def runs(store: Store, scope: Scope) -> list[sqlite3.Row]:
-    """The scope's tasks that are no steps, oldest first, with the ids of who executes them."""
+    """The scope's tasks that are no steps, oldest first; ``executor`` is what kind of process began their last attempt."""
     return store.database.rows(
-        "SELECT t.*, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.parent_id IS NULL"
+        "SELECT t.*, p.name AS project, (SELECT w.kind FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id"
+        " AND e.kind = 'status' AND e.new = 'in_progress' ORDER BY e.id DESC LIMIT 1) AS executor"
+        " FROM task t JOIN project p ON p.id = t.project_id WHERE t.parent_id IS NULL"
         " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session)) ORDER BY t.id",
         scope.values,
     )

@@ -10,6 +10,11 @@ import pytest
 from filelock import FileLock
 from sdk_scripts import Ran, read_flow, run_flow
 
+from minipipe import Task, context
+from minipipe.sdk import session
+from minipipe.store import edits
+from minipipe.store.home import Store
+
 
 @pytest.fixture(scope="session")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Ran]]:
@@ -31,6 +36,30 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
     yield ran
     for one in found.values():
         one.left.store.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, copy_store: Callable[[Path], Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The store that `Task` and its like use in this very process."""
+    opened = copy_store(tmp_path / ".minipipe")
+    for name, value in (("HOME", str(opened.path)), ("DURABILITY", "fast"), ("PROGRESS", "off")):
+        monkeypatch.setenv(f"MINIPIPE_{name}", value)
+    yield opened
+    context.set_running(None)
+    session.open_store().close()
+    opened.close()
+
+
+@pytest.fixture
+def as_worker(home: Store) -> Callable[[Task], Task]:
+    """`as_worker(task)`: from here on this process executes the task as a worker's child would; gives the task as code sees it."""
+
+    def become(task: Task) -> Task:
+        lease = edits.start(home, task.row_id, session.registration(session.open_store()).id)
+        context.set_running(context.Running(home.path, lease, lease.uid, lease.uid, True))
+        return Task.current_task()
+
+    return become
 
 
 @pytest.fixture

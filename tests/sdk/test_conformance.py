@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import minipipe
-from minipipe import Logger, PipelineDecorator, Task
+from minipipe import Logger, PipelineController, PipelineDecorator, Task
 from minipipe.sdk.artifact import Artifact
 
 pytestmark = pytest.mark.conformance
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.conformance
 VERSION = "2.1.12"
 READ = """
 import inspect, json
-from clearml import Logger, PipelineDecorator, Task
+from clearml import Logger, PipelineController, PipelineDecorator, Task
 from clearml.binding.artifacts import Artifact
 from clearml.version import __version__
 
@@ -29,18 +29,18 @@ def text(value):
     return [text(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
 
 found = {"version": __version__}
-for owner in (PipelineDecorator, Task, Logger, Artifact):
+for owner in (PipelineController, PipelineDecorator, Task, Logger, Artifact):
     for name in dir(owner):
         thing = inspect.getattr_static(owner, name)
         thing = getattr(thing, "__func__", thing)
-        if inspect.isfunction(thing) and not name.startswith("_"):
+        if inspect.isfunction(thing) and (not name.startswith("_") or name == "__init__"):
             parameters = inspect.signature(getattr(owner, name)).parameters.values()
             found[f"{owner.__name__}.{name}"] = [
                 [one.name, str(one.kind), None if one.default is one.empty else [text(one.default)]] for one in parameters
             ]
 print(json.dumps(found))
 """
-OWNERS = {owner.__name__: owner for owner in (PipelineDecorator, Task, Logger, Artifact)}
+OWNERS = {owner.__name__: owner for owner in (PipelineController, PipelineDecorator, Task, Logger, Artifact)}
 OURS = {"Task.by_id"}  # minipipe's own
 
 
@@ -62,9 +62,10 @@ def functions() -> dict[str, Any]:
     """The public methods that minipipe implements, by name."""
     found = {}
     for owner_name, owner in OWNERS.items():
-        for name, thing in vars(owner).items():
+        for name in dir(owner):  # inherited ones too
+            thing = inspect.getattr_static(owner, name)
             function = getattr(thing, "__func__", thing)
-            if inspect.isfunction(function) and not name.startswith("_"):
+            if inspect.isfunction(function) and (not name.startswith("_") or name == "__init__" and owner is PipelineController):
                 found[f"{owner_name}.{name}"] = getattr(owner, name)  # as it is called on the class
     return found
 

@@ -254,7 +254,7 @@ def target_project_and_pipeline_tags_hold_for_every_step():
 def target_project_true_is_the_project_of_the_pipeline_itself():
     number()
     (uid,) = [step["uid"] for step in steps().values()]
-    assert Task.get_task(uid).get_project_name() == "tests"
+    assert Task.get_task(uid).get_project_name() == PipelineDecorator.get_current_pipeline().task.get_project_name()
 
 
 if __name__ == "__main__":

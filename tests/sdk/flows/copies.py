@@ -84,13 +84,13 @@ def a_pipeline_parameter_alone_is_typed_and_inside_text_it_is_text(pipe):
 def a_reference_to_a_step_is_filled_in_when_the_step_has_ended(pipe):
     copy(pipe, "a", {"n": 3})
     text = "id ${a.id}, ${a.artifacts.out.url} of ${a.parameters.General/n}"
-    more = {"t/metadata": "${a.artifacts.out.metadata.kind of}", "t/dotted": "${a.artifacts.a\\.dotted name.type}"}
+    more = {"t/metadata": "${a.artifacts.out.metadata.kind of}", "t/dotted": "${a.artifacts.a\\.dotted name.name}"}
     copy(pipe, "b", {"text": text, "n": "${a.parameters.General/n}", "note": "filled", **more})
     yield
     uid, url = step(pipe, "a").id, step(pipe, "a").artifacts["out"].url
     assert noted("filled") == [json.dumps([3, 0.5, f"id {uid}, {url} of 3", [1, 2]])]
     assert told(pipe, "b")["metadata"] == "small"
-    assert told(pipe, "b")["dotted"] == "list"
+    assert told(pipe, "b")["dotted"] == "a.dotted name"
     assert told(pipe, "b")["n"] == 3, "a text keeps the type of its cell"
     assert pipe.get_pipeline_dag()["b"].parents == ["a"]
 

@@ -1,0 +1,137 @@
+"""The examples with tasks as steps, run as their own words say."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sdk_scripts import ROOT, TIMEOUT_S, Done, Left, python, surroundings
+
+from minipipe.sdk.task import Task
+from minipipe.store.home import Store
+
+pytest.importorskip("sklearn")
+pytest.importorskip("pandas")
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the examples and a store in which their templates are registered."""
+    folder = tmp_path_factory.mktemp("examples") / "all"
+    shutil.copytree(ROOT / "examples" / "from_tasks", folder / "from_tasks")
+    shutil.copytree(ROOT / "examples" / "custom_controller", folder / "custom_controller")
+    for script in ("from_tasks/load", "from_tasks/split", "from_tasks/train", "custom_controller/train"):
+        done = run(folder, f"{script}.py")
+        assert "created" in done.err
+    return folder
+
+
+@pytest.fixture
+def folder(registered: Path, tmp_path: Path) -> Path:
+    """A copy of that folder for one test."""
+    return Path(shutil.copytree(registered, tmp_path / "all"))
+
+
+@pytest.fixture
+def left(folder: Path) -> Iterator[Left]:
+    """What the scripts leave."""
+    found = Left(folder)
+    yield found
+    if "store" in vars(found):
+        found.store.close()
+
+
+def run(folder: Path, script: str, *words: str) -> Done:
+    """`minipipe run` of an example."""
+    return python(folder, "-m", "minipipe", "run", script, *words)
+
+
+def newest(left: Left, name: str) -> dict[str, tuple[str, bool]]:
+    """Step -> status, and whether it came from the cache, of the newest run of a pipeline."""
+    rows = left.rows(
+        "SELECT * FROM task WHERE parent_id = (SELECT max(t.id) FROM task t JOIN project p ON p.id = t.project_id"
+        " WHERE p.name = ? AND t.run_name IS NOT NULL) ORDER BY id",
+        f"examples/.pipelines/{name}",
+    )
+    return {row["name"]: (row["status"], row["cached_from"] is not None) for row in rows}
+
+
+def task(store: Store, project: str, name: str) -> Task:
+    """The newest task of a project and name."""
+    row = store.database.row(
+        "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? ORDER BY t.id DESC",
+        (project, name),
+    )
+    assert row is not None
+    return Task(store, row["id"], row["uid"])
+
+
+def test_the_templates_are_drafts_with_their_parameters(registered: Path) -> None:
+    store = Store.open(registered / ".minipipe", create=False)
+    split = task(store, "examples", "wine 2 split")
+
+    assert (split.status, split.task_type) == ("created", "data_processing")
+    assert split.get_parameters() == {"General/data_task": "", "General/test_share": "0.25", "General/seed": "0"}
+    store.close()
+
+
+def test_a_pipeline_from_tasks_copies_three_scripts_and_repeats_only_what_a_parameter_changes(folder: Path, left: Left) -> None:
+    out = run(folder, "from_tasks/pipeline.py").out
+
+    ran = ("completed", False)
+    expected = {"load": ran, "split": ran, "train 1": ("skipped", False), "train 2": ran, "train 3": ran}
+    assert newest(left, "wine from tasks") == expected
+    assert "train 1 gets C=0.001" in out
+    assert "train 2 completed: accuracy" in out
+    project = "examples/.pipelines/wine from tasks"
+    split = task(left.store, project, "split")
+    assert split.get_parameters()["General/data_task"] == task(left.store, project, "load").id
+    assert len(split.artifacts["test_set"].get()) == 45
+    pipe = task(left.store, project, "wine from tasks")
+    assert min(pipe.get_reported_scalars()["accuracy by C"]["test"]["y"]) > 0.9
+    assert split.get_tags() == [f"pipe: {pipe.id}"]
+    for name in ("wine 1 load", "wine 2 split", "wine 3 train"):
+        template = task(left.store, "examples", name)
+        assert (template.status, list(template.artifacts)) == ("created", [])
+
+    run(folder, "from_tasks/pipeline.py", "--set", "test_share=0.5", "--set", "least=1.0")
+    skipped = ("skipped", False)
+    again = {"load": ("completed", True), "split": ran, "train 1": skipped, "train 2": skipped, "train 3": ran}
+    assert newest(left, "wine from tasks") == again
+    assert len(task(left.store, project, "split").artifacts["test_set"].get()) == 89
+
+
+def test_a_worker_of_its_own_runs_controller_and_steps(folder: Path, left: Left) -> None:
+    words = (sys.executable, "-m", "minipipe", "worker")
+    with subprocess.Popen(words, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
+        python(folder, "from_tasks/pipeline.py")
+        pipe = task(left.store, "examples/.pipelines/wine from tasks", "wine from tasks")
+        pipe.wait_for_status()
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=TIMEOUT_S)
+    assert pipe.status == "completed"
+    assert "train 3 completed: accuracy" in left.log(left.rows("SELECT * FROM task WHERE id = ?", pipe.row_id)[0])
+
+
+def test_a_custom_controller_searches_at_random_over_clones_of_a_template(folder: Path, left: Left) -> None:
+    done = run(folder, "custom_controller/pipeline.py", "--", "--trials", "2", "--rounds", "2", "--target", "0.9999")
+
+    search = task(left.store, "examples", "digits random search")
+    copies = left.rows("SELECT id, uid, name, status FROM task WHERE parent_id = ? ORDER BY id", search.row_id)
+    assert [(copy["name"], copy["status"]) for copy in copies] == [
+        (f"digits svm {number}.{trial}", "completed") for number in range(2) for trial in range(2)
+    ]
+    drawn = {Task(left.store, copy["id"], copy["uid"]).get_parameters()["General/gamma"] for copy in copies}
+    assert len(drawn) == 4
+    best = search.artifacts["best"].get()
+    scores = [Task(left.store, copy["id"], copy["uid"]).get_last_scalar_metrics()["accuracy"]["mean"]["last"] for copy in copies]
+    assert best["accuracy"] == max(scores)
+    assert search.status == "completed"
+    assert len(done.out.splitlines()) == 2, "what the script prints appears once"
+    assert done.out.startswith("not good enough: digits svm ")
+    assert task(left.store, "examples", "digits svm").status == "created"
