@@ -156,9 +156,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     for key in table:
         if key not in known:
             near = importlib.import_module("difflib").get_close_matches(key, known, 1)
-            print(
-                f"warning: {path}: unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr
-            )
+            print(f"warning: {path}: unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
     return table
 
 

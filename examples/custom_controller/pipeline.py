@@ -6,8 +6,8 @@
     minipipe run pipeline.py
     minipipe run pipeline.py -- --trials 6 --target 0.97
 
-Each round clones the template, sets parameters, enqueues the copies, waits for them and reads their metrics. It then decides: good
-enough, or another round in a narrower range around the best so far.
+Each round clones the template, sets parameters, enqueues the copies, waits for them and reads their metrics. It then decides:
+good enough, or another round in a narrower range around the best so far.
 """
 
 import argparse

@@ -8,8 +8,8 @@
     minipipe run pipeline.py
     minipipe run pipeline.py --set test_share=0.4 --set enough=0.99
 
-Steps read what other steps left by the id that `parameter_override` gives them. `load` and `split` are cached: the second run only
-trains, and not even that if nothing has changed.
+Steps read what other steps left by the id that `parameter_override` gives them. All are cached: a second run only does
+what a changed parameter asks for.
 """
 
 from minipipe import PipelineController
@@ -29,7 +29,9 @@ def after_training(pipeline, node):
     _, _, accuracy = node.job.get_metric("accuracy", "test")
     good = "good enough" if accuracy >= pipeline.get_parameters()["enough"] else "too low"
     print(f"{node.name} {node.status}: accuracy {accuracy:.3f}, {good}")
-    pipeline.get_logger().report_scalar("accuracy by C", "test", accuracy, iteration=REGULARISATION.index(node.parameters["General/C"]))
+    pipeline.get_logger().report_scalar(
+        "accuracy by C", "test", accuracy, iteration=REGULARISATION.index(node.parameters["General/C"])
+    )
 
 
 pipe = PipelineController(name="wine from tasks", project="examples", version="1.0.0", add_pipeline_tags=True)

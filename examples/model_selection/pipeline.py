@@ -118,9 +118,7 @@ def evaluate(model: Any, test_set: pd.DataFrame) -> float:
     truth = test_set["target"]
     predicted = model.predict(test_set.drop(columns="target"))
     names = ["malignant", "benign"]
-    confusion = pd.DataFrame(
-        confusion_matrix(truth, predicted), index=names, columns=[f"predicted {name}" for name in names]
-    )
+    confusion = pd.DataFrame(confusion_matrix(truth, predicted), index=names, columns=[f"predicted {name}" for name in names])
     score = float(balanced_accuracy_score(truth, predicted))
     task = Task.current_task()
     task.upload_artifact("confusion", confusion)
@@ -131,9 +129,7 @@ def evaluate(model: Any, test_set: pd.DataFrame) -> float:
 
 
 @PipelineDecorator.pipeline(name="model-selection", project="examples", version="1.0.0", return_value="model")
-def model_selection(
-    test_share: float = 0.25, folds: int = 5, min_score: float = 0.9, nu: float = 0.2, seed: int = 0
-) -> Any:
+def model_selection(test_share: float = 0.25, folds: int = 5, min_score: float = 0.9, nu: float = 0.2, seed: int = 0) -> Any:
     """Return the best model, fitted to all training data, or None if none reaches min_score."""
     candidates: list[tuple[str, dict[str, Any]]] = [
         ("logistic", {"C": 0.01}),

@@ -173,9 +173,8 @@ def _encode_object(store: Store, found: Arguments, name: str, value: Any) -> Non
 def _stage(store: Store, value: Any, hole: Callable[[object], str | None]) -> codec.Encoded:
     if isinstance(value, (list, dict, tuple)) or not isinstance(value, (bytes, Path)):
         # One walk finds lazy results wherever they are; plain containers and arrays have a better format than pickle.
-        if not _holds_lazy(value):
-            if codec.has_own_format(value):
-                return codec.encode(store, value)
+        if not _holds_lazy(value) and codec.has_own_format(value):
+            return codec.encode(store, value)
         writer = blobs.Writer(store)
         try:
             codec.dump(value, writer, hole)

@@ -23,7 +23,8 @@ from minipipe.sdk.values import kept_cell, split_name
 from minipipe.store import edits, records, tasks
 
 if TYPE_CHECKING:
-    from minipipe.sdk.run import Run, Step
+    from minipipe.sdk.run import Run
+    from minipipe.sdk.specs import Step
 
 
 class Callbacks:
@@ -138,7 +139,9 @@ class Callbacks:
             try:
                 again = bool(predicate(self.pipeline, node, done))
             except Exception as error:
-                print(f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry", file=sys.stderr)
+                print(
+                    f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry", file=sys.stderr
+                )
         tasks.answer_retry(self.run.store, step.id, again)
 
     def _tell_changes(self, step: Step, node: Node) -> None:

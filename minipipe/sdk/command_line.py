@@ -128,7 +128,9 @@ def _before_init(running: context.Running) -> _Connection | None:
         current = session.current()
         if current is not None:
             recorded = records.settings_of(current.store, current.row_id)
-            if (recorded.get("init") or recorded.get("create")) and edits.facts(current.store, current.row_id).get("kind") == "script":
+            if (recorded.get("init") or recorded.get("create")) and edits.facts(current.store, current.row_id).get(
+                "kind"
+            ) == "script":
                 found = _Connection(Binding(current, True), recorded.get("arguments", True), os.getpid())
         _early[running.uid] = found
     early = _early[running.uid]
@@ -191,7 +193,7 @@ def _read(parser: argparse.ArgumentParser, key: str, row: Any, parsed: Any) -> A
 
 def _convert(action: argparse.Action, text: str, parsed: Any, key: str) -> Any:
     convert: Callable[[Any], Any] = action.type if callable(action.type) else str
-    if action.nargs in ("*", "+") or isinstance(action.nargs, int) and action.nargs != 0 or isinstance(parsed, list):
+    if action.nargs in ("*", "+") or (isinstance(action.nargs, int) and action.nargs != 0) or isinstance(parsed, list):
         items = values.cast(text, list, key) if text.lstrip().startswith("[") else text.split()
         return [convert(item if isinstance(item, str) or convert is str else str(item)) for item in items]
     if action.type is None and parsed is not None and not isinstance(parsed, str):  # a flag, a counter

@@ -111,7 +111,9 @@ class Binding:
             return self._connect_file(configuration, section, description, stored if overriding else None)
         if not isinstance(configuration, (Mapping, list, tuple)):
             raise errors.UsageError(
-                f"a {type(configuration).__name__} is no configuration", "", "connect_configuration takes a dict, a list or a path"
+                f"a {type(configuration).__name__} is no configuration",
+                "",
+                "connect_configuration takes a dict, a list or a path",
             )
         if overriding and stored is not None:
             return _refill(configuration, _parsed(stored, section))
@@ -152,7 +154,9 @@ class Connected(dict[Any, Any]):
     def _wrap(self, key: Any, value: Any) -> Any:
         if isinstance(value, dict):
             twin = self._twin.get(key) if self._twin is not None else None
-            return Connected(value, self._binding, self._section, f"{self._prefix}{key}/", twin if isinstance(twin, dict) else None)
+            return Connected(
+                value, self._binding, self._section, f"{self._prefix}{key}/", twin if isinstance(twin, dict) else None
+            )
         return value
 
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -11,7 +11,7 @@ from minipipe import errors
 from minipipe.sdk import references
 from minipipe.sdk.node import Node
 from minipipe.sdk.pipeline import monitors_of, tolerates
-from minipipe.sdk.run import Retry, StepSpec
+from minipipe.sdk.specs import Retry, StepSpec
 from minipipe.sdk.task import Task
 
 

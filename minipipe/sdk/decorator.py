@@ -17,10 +17,12 @@ from minipipe import context, errors, states
 from minipipe.sdk import arguments, launch, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
-from minipipe.sdk.run import Retry, Run, StepSpec
+from minipipe.sdk.run import Run
+from minipipe.sdk.specs import Retry, StepSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
 
 class PipelineDecorator(RunningPipeline):
     """A pipeline that is running here, and the decorators that make one.
@@ -231,7 +233,9 @@ class PipelineDecorator(RunningPipeline):
             NotSupported: `multi_instance_support`.
         """
         if multi_instance_support:
-            raise errors.NotSupported("pipeline(multi_instance_support=True) is not offered yet", hint="call the pipeline once per script")
+            raise errors.NotSupported(
+                "pipeline(multi_instance_support=True) is not offered yet", hint="call the pipeline once per script"
+            )
         recorded = record(
             "pipeline",
             {
@@ -318,7 +322,12 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
             function = wrapped
             continue
         code = getattr(function, "__code__", None)
-        if code is not None and code.co_argcount == 0 and code.co_flags & inspect.CO_VARARGS and code.co_flags & inspect.CO_VARKEYWORDS:
+        if (
+            code is not None
+            and code.co_argcount == 0
+            and code.co_flags & inspect.CO_VARARGS
+            and code.co_flags & inspect.CO_VARKEYWORDS
+        ):
             held = [cell.cell_contents for cell in function.__closure__ or () if inspect.isfunction(cell.cell_contents)]
             if len(held) == 1:
                 function = held[0]
@@ -332,7 +341,9 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _start(definition: launch.Definition, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if PipelineDecorator._current is not None:
-        raise errors.NotSupported("a pipeline cannot be called inside a running one yet", hint="call it after the other has ended")
+        raise errors.NotSupported(
+            "a pipeline cannot be called inside a running one yet", hint="call it after the other has ended"
+        )
     signature = inspect.signature(function)
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     running = context.running()
@@ -348,7 +359,7 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
     error: BaseException | None = None
     result = None
     try:
-        result = function(**{name: value for name, value in values.items()})
+        result = function(**dict(values.items()))
     except BaseException as raised:
         error = raised
     finally:

@@ -11,9 +11,7 @@ from minipipe.sdk.node import Job, Node
 from minipipe.sdk.task import Task
 
 
-def find(
-    pipeline_id: str | None, project: str | None, name: str | None, version: str | None, tags: Sequence[str] | None
-) -> Task:
+def find(pipeline_id: str | None, project: str | None, name: str | None, version: str | None, tags: Sequence[str] | None) -> Task:
     """See `PipelineController.get`."""
     if bool(pipeline_id) == bool(name or project):
         raise errors.UsageError("name a pipeline by its id, or by project and name")
@@ -36,7 +34,9 @@ def find(
         },
     )
     if not rows:
-        shown = repr(pipeline_id) if pipeline_id else f"{name!r} in project {project!r}" + (f", version {version}" if version else "")
+        shown = (
+            repr(pipeline_id) if pipeline_id else f"{name!r} in project {project!r}" + (f", version {version}" if version else "")
+        )
         raise errors.NotFound(f"no pipeline {shown}", hint="minipipe status --all")
     best = max(enumerate(rows), key=lambda pair: (versions.order(pair[1]["version"] or ""), pair[0]))[1]
     return Task(store, best["id"], best["uid"])
@@ -53,7 +53,11 @@ def nodes(place: session.Current) -> dict[str, Node]:
     for row in rows:
         node = found[row["name"]] = Node(row["name"])
         node.base_task_id, node.queue, node.timeout = row["template"], row["queue"], row["time_limit_s"]
-        node.job_type, node.cache_executed_step, node.continue_on_fail = row["type"], bool(row["use_cache"]), bool(row["tolerated"])
+        node.job_type, node.cache_executed_step, node.continue_on_fail = (
+            row["type"],
+            bool(row["use_cache"]),
+            bool(row["tolerated"]),
+        )
         node.return_artifacts = list(json.loads(row["entry"]).get("returns", ()))
         node.job = Job(place.store, row["id"], row["uid"])
         node.parameters = node.job.task.get_parameters()

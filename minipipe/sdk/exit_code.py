@@ -11,21 +11,28 @@ import os
 import sys
 from typing import Any
 
+from minipipe.sdk import parting
+
 _owed = 0  # process id that owes an exit code of 1, 0 for none
 _hooked = False
+_can_tell = False
+_said_nothing = False  # the last sys.exit was given no code
 
 
 def owe() -> None:
     """Have this process exit with 1, unless it exits with a code of its own."""
-    global _owed, _hooked
+    global _owed, _hooked, _can_tell
     _owed = os.getpid()
     if _hooked:
         return
     _hooked = True
+    _can_tell = parting.can_tell()
     leave = sys.exit
 
     def leave_with(code: Any = None) -> None:
-        if code is not None:  # sys.exit(main()) of a main that returns nothing says nothing
+        global _said_nothing
+        _said_nothing = code is None  # sys.exit(main()) of a main that returns nothing
+        if code is not None:
             forgive()
         leave(code)
 
@@ -39,8 +46,8 @@ def forgive() -> None:
 
 
 def _settle() -> None:
-    if _owed != os.getpid():
-        return
+    if _owed != os.getpid() or (_can_tell and parting.left_early() and not _said_nothing):
+        return  # somebody raised SystemExit
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

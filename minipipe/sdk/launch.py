@@ -15,8 +15,9 @@ from typing import Any
 from minipipe import context, errors, states
 from minipipe.sdk import maintask, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
-from minipipe.sdk.run import Retry, Run, RunOptions, StepSpec
+from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
+from minipipe.sdk.specs import Retry, RunOptions, StepSpec
 from minipipe.store import attempts, edits, records, tasks
 from minipipe.store.home import Store
 
@@ -121,8 +122,8 @@ def complete(made: Made, definition: Definition, given: dict[str, Any], signatur
 
 
 def leave(made: Made) -> None:
-    """Leave a run that was made here to whoever enqueues it: a main task becomes a draft again; what was reported so far goes, for
-    the script runs again there (ClearML's rule)."""
+    """Leave a run that was made here to whoever enqueues it: a main task becomes a draft again; what was reported so far goes,
+    for the script runs again there (ClearML's rule)."""
     if made.main:
         maintask.leave()
     elif made.early:
@@ -174,10 +175,14 @@ def begin(
     """
     global _active
     if _active is not None and _active.ended is None:
-        raise errors.NotSupported("a pipeline cannot be started inside a running one yet", hint="start it after the other has ended")
+        raise errors.NotSupported(
+            "a pipeline cannot be started inside a running one yet", hint="start it after the other has ended"
+        )
     running = context.running()
     if running is not None and not running.worker_mode and not _is_main(running):
-        raise errors.NotSupported("a pipeline cannot be started inside a running one yet", hint="start it after the other has ended")
+        raise errors.NotSupported(
+            "a pipeline cannot be started inside a running one yet", hint="start it after the other has ended"
+        )
     store = session.open_store()
     mode_here = mode if mode != "remote" else "mixed"
     made = made or make(definition, given, signature, mode_here)
@@ -218,9 +223,7 @@ def _running(store: Store, running: context.Running, definition: Definition) -> 
     return Made(row["id"], row["uid"], definition)
 
 
-def _take_over(
-    store: Store, main: maintask.MainTask, definition: Definition, given: dict[str, Any], mode: str
-) -> Made:
+def _take_over(store: Store, main: maintask.MainTask, definition: Definition, given: dict[str, Any], mode: str) -> Made:
     """The main task becomes the controller; the pipeline takes its name and project (ClearML's rule)."""
     row = store.database.row(
         "SELECT t.name, t.run_name, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?",
@@ -244,9 +247,7 @@ def _begin_here(store: Store, made: Made, options: RunOptions, mode: str) -> Run
     else:
         lease = attempts.start_here(store, made.id, session.registration(store).id)
     context.set_running(
-        context.Running(
-            store.path, lease, made.uid, made.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local
-        )
+        context.Running(store.path, lease, made.uid, made.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local)
     )
     saying.announce(store, made.id)
     return Run(store, made.id, made.uid, lease, options, again=lease.attempt > 1)
@@ -273,9 +274,7 @@ def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
     return row
 
 
-def _controller(
-    store: Store, definition: Definition, given: dict[str, Any], entry: dict[str, Any], name: str
-) -> tasks.NewTask:
+def _controller(store: Store, definition: Definition, given: dict[str, Any], entry: dict[str, Any], name: str) -> tasks.NewTask:
     return tasks.NewTask(
         type=str(states.TaskTypes.controller),
         name=name,
@@ -347,9 +346,7 @@ def decode_settings(text: str) -> dict[str, Any]:
     return found
 
 
-def apply_settings(
-    pipeline: str, given: dict[str, Any], signature: inspect.Signature, wanted: dict[str, Any]
-) -> dict[str, Any]:
+def apply_settings(pipeline: str, given: dict[str, Any], signature: inspect.Signature, wanted: dict[str, Any]) -> dict[str, Any]:
     """See `_with_settings`."""
     result = dict(given)
     for name, value in wanted.items():
@@ -449,7 +446,8 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
 
 def _first_reason(run: Run) -> str:
     row = run.store.database.row(
-        "SELECT reason FROM task WHERE parent_id = ? AND superseded = 0 AND tolerated = 0 AND status = 'failed' ORDER BY id LIMIT 1",
+        "SELECT reason FROM task WHERE parent_id = ? AND superseded = 0 AND tolerated = 0 AND status = 'failed'"
+        " ORDER BY id LIMIT 1",
         (run.id,),
     )
     return str(row["reason"]) if row else ""

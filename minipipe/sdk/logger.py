@@ -75,5 +75,11 @@ class Logger:
             iteration += self._first_iteration()
         # SQLite has no nan; it is stored as NULL and comes back as nan.
         records.report(
-            self._task.store, self._task.lease, self._task.row_id, title, series, None if math.isnan(number) else number, iteration
+            self._task.store,
+            self._task.lease,
+            self._task.row_id,
+            title,
+            series,
+            None if math.isnan(number) else number,
+            iteration,
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import io
 import os
 import signal
@@ -262,7 +263,7 @@ def _hook() -> None:
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
 
         def terminated(number: int, frame: Any) -> None:
-            if _main is None or _main.names is None or _main.pid != os.getpid():  # nothing to tell: die as ever
+            if _main is None or _main.names is None:  # nothing to tell: die as ever
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
                 return
@@ -270,6 +271,27 @@ def _hook() -> None:
             before_exit(128 + number)
 
         signal.signal(signal.SIGTERM, terminated)
+        _spare_children(terminated)
+
+
+def _spare_children(handler: Callable[..., Any]) -> None:
+    """A fork dies of SIGTERM as ever, also at once: between the fork and Python's own part of it a signal with a handler gets lost,
+    and `multiprocessing` waits for ever for a process that it terminated. So it is held back until the handler is gone."""
+
+    before = threading.local()
+
+    def hold() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def let_child_go() -> None:
+        if signal.getsignal(signal.SIGTERM) is handler:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_child_go)
 
 
 def _at_exit(can_tell: bool) -> None:
@@ -312,10 +334,8 @@ class _Copy(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write to both; the log is never a reason to fail."""
         if not self.log.closed:
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 self.log.write(text)
-            except (OSError, ValueError):
-                pass
         return self.stream.write(text)
 
     def flush(self) -> None:

@@ -11,7 +11,8 @@ from minipipe.store import records, tasks
 from minipipe.store.home import Store
 
 if TYPE_CHECKING:
-    from minipipe.sdk.run import Run, Step
+    from minipipe.sdk.run import Run
+    from minipipe.sdk.specs import Step
 
 # ClearML's words for nodes; only `Node.status` speaks them.
 NODE_WORDS = {
@@ -111,7 +112,9 @@ class Job:
         """Stop it. Transaction effect: one durable commit."""
         tasks.abort(self._store, [self._id])
 
-    def wait(self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False) -> bool:
+    def wait(
+        self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False
+    ) -> bool:
         """Wait for its end, at most `timeout` minutes; True if it has ended."""
         return tasks.wait(self._store, self.is_stopped, None if timeout is None else timeout * 60.0)
 

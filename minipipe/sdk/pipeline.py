@@ -9,7 +9,8 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.sdk import launch, logger, notice, session
-from minipipe.sdk.run import Run, StepSpec
+from minipipe.sdk.run import Run
+from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.store.tasks import Monitor
 
@@ -214,7 +215,9 @@ def tolerates(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool
         return bool(continue_on_fail)
     unknown = set(behaviour) - {"continue_on_fail"}
     if unknown:
-        raise errors.NotSupported(f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True")
+        raise errors.NotSupported(
+            f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True"
+        )
     return bool(behaviour.get("continue_on_fail", True))
 
 
@@ -239,9 +242,7 @@ def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple
     return tuple(found)
 
 
-def with_callbacks(
-    spec: StepSpec, created: Callable[..., Any] | None, completed: Callable[..., Any] | None
-) -> StepSpec:
+def with_callbacks(spec: StepSpec, created: Callable[..., Any] | None, completed: Callable[..., Any] | None) -> StepSpec:
     """A step with the pipeline's own callbacks after (created) and before (completed) its own (ClearML's order)."""
     before, after = spec.before, spec.after
 
@@ -256,9 +257,7 @@ def with_callbacks(
         if after is not None:
             after(pipeline, node)
 
-    return replace(
-        spec, before=launch_it if before or created else None, after=end_it if after or completed else None
-    )
+    return replace(spec, before=launch_it if before or created else None, after=end_it if after or completed else None)
 
 
 def text_of(value: Any) -> str:

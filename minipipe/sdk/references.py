@@ -99,7 +99,9 @@ class Checker:
             return ("", [], "") if len(parts) > 1 else ("a parameter needs a name", [], "")
         if parts[0] == "models":
             raise errors.NotSupported(
-                f"step {step!r}: ${{{reference}}} asks for a model", "models are not offered yet", "upload the weights as an artifact"
+                f"step {step!r}: ${{{reference}}} asks for a model",
+                "models are not offered yet",
+                "upload the weights as an artifact",
             )
         if parts[0] in self.steps[first] and len(parts) == 1:
             return f"the result {parts[0]!r} stands alone in an argument of a function, not", list(_KINDS), parts[0]

@@ -15,87 +15,18 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from minipipe import context, errors, hashing, settings, states
 from minipipe.engine import worker as engine
 from minipipe.sdk import arguments, callbacks, capture, local, proxy, references, session
+from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
 from minipipe.store import attempts, placeholders, promote, records, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
 _MOST_CONTROL_EDGES = 16
-
-Retry = int | Callable[..., bool] | None
-
-
-@dataclass(frozen=True, slots=True)
-class StepSpec:
-    """A step as its author wrote it. See CLEARML's `PipelineDecorator.component` for the meaning of the fields."""
-
-    name: str
-    function: Callable[..., Any]
-    returns: tuple[str, ...]
-    task_type: str = "custom"
-    cache: bool | str = False
-    queue: str | None = None
-    parents: tuple[str, ...] = ()
-    tolerated: bool = False
-    retry: Retry = None
-    time_limit_s: float | None = None
-    helpers: tuple[Callable[..., Any], ...] = ()
-    monitors: tuple[tasks.Monitor, ...] = ()
-    tags: tuple[str, ...] = ()
-    draft: bool = False
-    recorded: dict[str, Any] = field(default_factory=dict)
-    before: Callable[..., Any] | None = None
-    after: Callable[..., Any] | None = None
-    on_status: Callable[..., Any] | None = None
-    node: Any = None  # the node that users hold already, if there is one
-    project: str | None = None  # where its task lives, unless the pipeline names a target project
-
-    @property
-    def has_callbacks(self) -> bool:
-        """True if the controller takes part in the life of such a step."""
-        return bool(self.before or self.after or self.on_status or callable(self.retry))
-
-
-@dataclass(slots=True)
-class Step:
-    """A submitted step, as its controller knows it."""
-
-    spec: StepSpec
-    name: str
-    id: int
-    uid: str
-    values: dict[str, Any]
-    controls: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What holds for all steps of a run."""
-
-    name: str
-    project: str
-    default_queue: str | None = None
-    target_project: str | bool | None = None
-    abort_on_failure: bool = False
-    add_pipeline_tags: bool = False
-    retry: Retry = None
-    local: bool = False
-    debug: bool = False
-    local_imports: bool = True
-    own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
-
-    def project_of(self, spec: StepSpec) -> str:
-        """Where a step lives: the target project, else its own, else that of the run's task (ClearML's rule; True means the last)."""
-        hidden = self.own_project or f"{self.project}/.pipelines/{self.name}"
-        if self.target_project is True:
-            return hidden
-        return str(self.target_project or spec.project or hidden)
 
 
 class Run:
@@ -167,7 +98,9 @@ class Run:
             given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
             new = replace(self._new_task(spec, name, given, code, controls), placeholders=placeholders)
-            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(self.store, new, durable=spec.draft)
+            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(
+                self.store, new, durable=spec.draft
+            )
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
             self._counts[spec.name] = number
             self._take(step, new.queue, submitted.status)
@@ -240,7 +173,9 @@ class Run:
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
     ) -> tasks.NewTask:
         key_base = self._key_base(spec, name, given, code)
-        parents = [(parent, "data") for parent in given.parents] + [(self._parent(parent, name), "order") for parent in spec.parents]
+        parents = [(parent, "data") for parent in given.parents] + [
+            (self._parent(parent, name), "order") for parent in spec.parents
+        ]
         direct = {parent for parent, _ in parents}
         parents += [(parent, "control") for parent in sorted(controls - direct)]
         links = list(given.links)
@@ -346,7 +281,7 @@ class Run:
             StepFailed: the step failed or was stopped (a tolerated one gives None, as a skipped one does).
         """
         status = self.wait_for(step)
-        # What this step was itself drawn after is implied; of the rest the latest are drawn, or n values would draw n edges per step.
+        # What this step was itself drawn after is implied; of the rest the latest are drawn: n values would draw n edges per step.
         before = [one for one in getattr(self._local, "controls", ()) if one not in step.controls and one != step.id]
         self._local.controls = (*before[1 - _MOST_CONTROL_EDGES :], step.id)
         if status in states.GOOD:
@@ -440,7 +375,7 @@ class Run:
         return int(row[0]) if row else 0
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's own step is among them."""
+        """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's step is among them."""
         if self.callbacks is not None and self.callbacks.calling == threading.get_ident():
             return self.open_steps() == 0
         return tasks.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
@@ -503,7 +438,9 @@ class Run:
             reason = "; ".join(f"step {name} {status}" for name, status in bad[:3]) or str(error)
         else:
             reason = f"{type(error).__name__}: {error}"
-        return states.FAILED, Outcome(attempts.FAILED, reason[:500], {"type": "RunFailed", "message": reason}, (), spent, final=True)
+        return states.FAILED, Outcome(
+            attempts.FAILED, reason[:500], {"type": "RunFailed", "message": reason}, (), spent, final=True
+        )
 
     def bad_steps(self) -> list[tuple[str, str]]:
         """(name, status) of steps whose ending fails the run."""

@@ -22,7 +22,9 @@ def announce(store: Store, task_id: int) -> None:
         return
     project = row["project"].partition("/.pipelines/")[0]
     shown = " ".join(f"{cell['name']}={cell['text'][:40]}" for cell in records.parameters(store, task_id)[:8])
-    print(f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr)
+    print(
+        f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr
+    )
 
 
 def note_unserved(store: Store, queue: str | None) -> None:

@@ -82,7 +82,9 @@ class TaskCreate(TaskBase):
         recorded |= {"create": True, "arguments": bool(add_task_init_call)}
         cells = [values.cell("Args", str(name).lstrip("-"), value) for name, value in argparse_args or ()]
         place = (project_name, task_name, None if task_type is None else str(task_type))
-        return cls._copied(base_task_id, place, entry, recorded, cells) if base_task_id else cls._made(place, entry, recorded, cells)
+        return (
+            cls._copied(base_task_id, place, entry, recorded, cells) if base_task_id else cls._made(place, entry, recorded, cells)
+        )
 
     @classmethod
     def _made(
@@ -124,7 +126,7 @@ class TaskCreate(TaskBase):
 
 def _entry(repo: str | None, file: str | None, folder: str | None) -> dict[str, Any]:
     """What the draft runs; empty without a script."""
-    if repo and "://" in repo or repo and repo.startswith("git@"):
+    if (repo and "://" in repo) or (repo and repo.startswith("git@")):
         raise errors.NotSupported("Task.create(repo=URL) is not offered yet", hint="clone it and give its folder: repo='path'")
     root = Path(repo).expanduser().absolute() if repo else Path.cwd()
     cwd = root / folder if folder else root

@@ -212,9 +212,7 @@ class TaskFacts(TaskBase):
         return records.log_of(self.store, self.row_id).as_uri()
 
     @classmethod
-    def get_task_output_log_web_page(
-        cls, task_id: str, project_id: str | None = None, app_server_host: str | None = None
-    ) -> str:
+    def get_task_output_log_web_page(cls, task_id: str, project_id: str | None = None, app_server_host: str | None = None) -> str:
         """As `get_output_log_web_page`, by id.
 
         Args:

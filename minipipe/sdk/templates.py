@@ -11,7 +11,7 @@ from typing import Any
 from minipipe import errors, hashing
 from minipipe.sdk import pipeline, references, session
 from minipipe.sdk.dag import Plan
-from minipipe.sdk.run import StepSpec
+from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.sdk.values import kept_cell, split_name, text_of
 from minipipe.store import edits, records, tasks
@@ -33,7 +33,9 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
             raise errors.NotFound(f"no task {task_id!r}", f"step {step!r} copies it", "minipipe status --all")
         return Task(store, row["id"], row["uid"])
     if not name:
-        raise errors.BadPipeline(f"step {step!r} names no task to copy", hint="base_task_id, or base_task_project and base_task_name")
+        raise errors.BadPipeline(
+            f"step {step!r} names no task to copy", hint="base_task_id, or base_task_project and base_task_name"
+        )
     row = store.database.row(
         "SELECT t.id, t.uid, t.archived FROM task t JOIN project p ON p.id = t.project_id"
         f" WHERE (:project IS NULL OR p.name = :project) AND t.name = :name AND t.status IN {_STATUSES}"
@@ -42,7 +44,9 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
     )
     if row is None:
         place = f" in project {project!r}" if project else ""
-        raise errors.NotFound(f"no task {name!r}{place}", f"step {step!r} copies it", "`minipipe run` the script that registers it")
+        raise errors.NotFound(
+            f"no task {name!r}{place}", f"step {step!r} copies it", "`minipipe run` the script that registers it"
+        )
     if row["archived"]:
         warnings.warn(f"step {step!r} copies task {row['uid'][:8]} {name!r}, which is archived", UserWarning, stacklevel=4)
     return Task(store, row["id"], row["uid"])
@@ -92,7 +96,8 @@ def _key_base(template: Task) -> str:
         return hashing.combine("script", entry["source"], *(part for pair in sorted(modules.items()) for part in pair))
     row = template.store.database.row("SELECT code_key FROM task WHERE id = ?", (template.row_id,))
     links = template.store.database.rows(
-        "SELECT role, name, coalesce(digest, '') AS digest FROM artifact WHERE task_id = ? AND role <> 'output' ORDER BY role, name",
+        "SELECT role, name, coalesce(digest, '') AS digest FROM artifact WHERE task_id = ? AND role <> 'output'"
+        " ORDER BY role, name",
         (template.row_id,),
     )
     facts = [part for link in links for part in (link["role"], link["name"], link["digest"])]
@@ -110,7 +115,9 @@ def _modules(source: str, folders: Sequence[str]) -> dict[str, str]:
                 if str(file) not in found:
                     data = file.read_bytes()
                     found[str(file)] = hashing.digest_bytes(data)
-                    work.append((data.decode("utf-8", "replace"), name if file.name == "__init__.py" else name.rpartition(".")[0]))
+                    work.append(
+                        (data.decode("utf-8", "replace"), name if file.name == "__init__.py" else name.rpartition(".")[0])
+                    )
     names = {file: next(folder for folder in folders if file.startswith(folder)) for file in found}
     return {file.removeprefix(names[file]): digest for file, digest in found.items()}
 

@@ -132,7 +132,7 @@ def typed_cell(section: str, name: str, text: str, tag: str, description: str | 
     """A cell for a text that keeps a type tag; a text that the type cannot hold stays a text under that tag."""
     kind = _BY_TAG.get(tag.partition("/")[0])
     try:
-        value = cast(text, kind, name) if kind is not None and text else (None if not text else text)
+        value = cast(text, kind, name) if kind is not None and text else (text if text else None)
     except errors.BadParameter:
         value = text
     return Parameter(section, name, text, tag, json.dumps(value), None, description)

@@ -96,7 +96,9 @@ def forget_overrides(store: Store, task_id: int, places: Sequence[tuple[str, str
         row = _row(connection, task_id)
         for section, name in places:
             for table in ("placeholder", "parameter"):
-                connection.execute(f"DELETE FROM {table} WHERE task_id = ? AND section = ? AND name = ?", (task_id, section, name))
+                connection.execute(
+                    f"DELETE FROM {table} WHERE task_id = ? AND section = ? AND name = ?", (task_id, section, name)
+                )
             connection.execute(
                 "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
                 " SELECT ?, section, name, text, type, value, key, description FROM parameter"

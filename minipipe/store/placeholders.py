@@ -109,7 +109,8 @@ def contents_of(connection: sqlite3.Connection, task_id: int) -> str:
         return str(task["uid"])
     parts = ["contents"]
     for sql in (
-        "SELECT name, coalesce(nullif(key, ''), digest, '') AS key FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY name",
+        "SELECT name, coalesce(nullif(key, ''), digest, '') AS key FROM artifact WHERE task_id = ? AND role = 'output'"
+        " ORDER BY name",
         "SELECT section || '/' || name AS name, text AS key FROM parameter WHERE task_id = ? AND section <> 'kwargs_artifacts'"
         " ORDER BY section, name",
     ):

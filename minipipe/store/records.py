@@ -183,7 +183,8 @@ def settings_of(store: Store, task_id: int) -> dict[str, Any]:
 def last_iteration(store: Store, task_id: int) -> int | None:
     """The highest iteration that a task reported, None if it reported none; a cached task shows that of its original."""
     row = store.database.row(
-        "SELECT max(m.iteration) FROM task t JOIN metric m ON m.task_id = coalesce(t.cached_from, t.id) WHERE t.id = ?", (task_id,)
+        "SELECT max(m.iteration) FROM task t JOIN metric m ON m.task_id = coalesce(t.cached_from, t.id) WHERE t.id = ?",
+        (task_id,),
     )
     return None if row is None or row[0] is None else int(row[0])
 

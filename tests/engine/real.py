@@ -86,8 +86,7 @@ class Shop:
         """
         known = {key: facts.pop(key) for key in list(facts) if key in tasks.NewTask.__dataclass_fields__}
         parameters = [
-            tasks.Parameter("kwargs", key, str(value), type(value).__name__, json.dumps(value))
-            for key, value in facts.items()
+            tasks.Parameter("kwargs", key, str(value), type(value).__name__, json.dumps(value)) for key, value in facts.items()
         ]
         needs = needs or {}
         return tasks.submit(
@@ -178,9 +177,7 @@ class Shop:
 
         def look() -> bool:
             row = self.row(task)
-            found[:] = (
-                [pid for pid in tree.members([row["token"]]) if row["status"] == "in_progress"] if row["token"] else []
-            )
+            found[:] = [pid for pid in tree.members([row["token"]]) if row["status"] == "in_progress"] if row["token"] else []
             return bool(found)
 
         self.wait(look, 20)
@@ -203,9 +200,7 @@ class Shop:
         return path.read_text().splitlines() if path.exists() else []
 
     def events(self, task: Submitted) -> list[str]:
-        rows = self.store.database.rows(
-            "SELECT new FROM event WHERE task_id = ? AND kind = 'status' ORDER BY id", (task.id,)
-        )
+        rows = self.store.database.rows("SELECT new FROM event WHERE task_id = ? AND kind = 'status' ORDER BY id", (task.id,))
         return [row["new"] for row in rows]
 
     def host_of(self, worker: Serving) -> int:

@@ -21,9 +21,7 @@ def main(home: str, text: str) -> int:
     exec(options.pop("before", ""), {})
     options["queues"] = tuple(options.get("queues", ("default",)))
     try:
-        return Worker(
-            Store.open(Path(home), create=False), Options(**options), lambda line: print(line, flush=True)
-        ).run()
+        return Worker(Store.open(Path(home), create=False), Options(**options), lambda line: print(line, flush=True)).run()
     except errors.MinipipeError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -203,9 +203,7 @@ def test_a_step_over_its_limit_is_ended_whatever_it_does(made: Made, name: str) 
 def test_no_descendant_outlives_its_attempt(made: Made, name: str) -> None:
     row = made.end_of(name)
     token = f"MINIPIPE_ATTEMPT={row['token']}".encode()
-    made.shop.wait(
-        lambda: not [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)], 10
-    )
+    made.shop.wait(lambda: not [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)], 10)
 
 
 def _environment(pid: int) -> bytes:

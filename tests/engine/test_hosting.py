@@ -92,9 +92,7 @@ def test_a_name_like_a_path_stays_a_name(store: Store, tmp_path: Path, name: str
 
 
 def test_an_error_with_half_a_surrogate_pair_can_be_stored(store: Store) -> None:
-    outcome = hosting.outcome_of(
-        store, TOKEN, (head(ending="failed", reason="half \ud800", error={"message": "\udfff"}), [])
-    )
+    outcome = hosting.outcome_of(store, TOKEN, (head(ending="failed", reason="half \ud800", error={"message": "\udfff"}), []))
     assert outcome.reason.encode() == b"half \\ud800"
 
 
@@ -150,10 +148,7 @@ def test_a_killed_child_is_a_crash_that_names_the_signal_and_costs_nobody_else(s
     assert (row["status"], row["crashes"], row["attempt"]) == ("completed", 0, 1)
     row = shop.row(victim)
     assert (row["status"], row["crashes"], row["attempt"], row["retries"]) == ("completed", 1, 2, 0)
-    details = [
-        event["detail"]
-        for event in shop.store.database.rows("SELECT detail FROM event WHERE task_id = ?", (victim.id,))
-    ]
+    details = [event["detail"] for event in shop.store.database.rows("SELECT detail FROM event WHERE task_id = ?", (victim.id,))]
     assert "killed by SIGKILL" in details
     assert shop.host_of(worker) == host
     assert worker.end() == 0
@@ -245,9 +240,7 @@ def test_an_import_that_talks_without_end_does_not_block_the_host(shop: Shop) ->
 
 
 def test_an_import_that_starts_threads_or_opens_files_is_not_kept_warm(shop: Shop) -> None:
-    (shop.folder / "threaded.py").write_text(
-        "from threading import *\nThread(target=Event().wait, daemon=True).start()\n"
-    )
+    (shop.folder / "threaded.py").write_text("from threading import *\nThread(target=Event().wait, daemon=True).start()\n")
     (shop.folder / "opened.py").write_text("import sqlite3\nkept = sqlite3.connect('some.db')\n")
     (shop.folder / "quiet.py").write_text("import os\nborn = os.getpid()\n")
     names = ["threaded", "opened", "quiet"]

@@ -65,9 +65,7 @@ def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int],
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-def test_every_descendant_is_a_member_and_dies_with_kill_all(
-    branded: Callable[..., subprocess.Popen[bytes]], body: str
-) -> None:
+def test_every_descendant_is_a_member_and_dies_with_kill_all(branded: Callable[..., subprocess.Popen[bytes]], body: str) -> None:
     token = fresh_id()
     process = branded(token, body, 2)
     found = tree.members([token])

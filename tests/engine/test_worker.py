@@ -154,9 +154,7 @@ def test_a_queued_task_starts_at_once(shop: Shop) -> None:
         task = shop.step("report_time")
         shop.finished(task)
         waits.append(shop.value(task) - begun)
-    print(
-        f"submit to first line of the step: median {statistics.median(waits) * 1e3:.1f} ms, worst {max(waits) * 1e3:.1f} ms"
-    )
+    print(f"submit to first line of the step: median {statistics.median(waits) * 1e3:.1f} ms, worst {max(waits) * 1e3:.1f} ms")
     assert statistics.median(waits) < 0.25
     assert worker.end() == 0
 
@@ -262,8 +260,7 @@ def test_two_signals_at_once_start_nothing_more(shop: Shop) -> None:
     slow = shop.folder / "slow"
     slow.mkdir()
     (slow / "sitecustomize.py").write_text(
-        "import sys, os, time\n"
-        "while 'engine.host' in ' '.join(sys.orig_argv) and not os.path.exists('go'): time.sleep(0.002)\n"
+        "import sys, os, time\nwhile 'engine.host' in ' '.join(sys.orig_argv) and not os.path.exists('go'): time.sleep(0.002)\n"
     )
     made = [shop.step("stay", file="never") for _ in range(2)]
     worker = shop.worker({"PYTHONPATH": str(slow)}, slots=2)
@@ -274,9 +271,7 @@ def test_two_signals_at_once_start_nothing_more(shop: Shop) -> None:
     os.kill(worker.pid, signal.SIGCONT)
     (shop.folder / "go").touch()
     assert worker.process.wait(10) == 0
-    assert [(shop.status(task), shop.row(task)["crashes"], shop.row(task)["returns"]) for task in made] == [
-        ("queued", 0, 1)
-    ] * 2
+    assert [(shop.status(task), shop.row(task)["crashes"], shop.row(task)["returns"]) for task in made] == [("queued", 0, 1)] * 2
     assert shop.lines("spans") == []
     tasks.abort(shop.store, [task.id for task in made])
 

@@ -78,9 +78,7 @@ def test_what_a_dead_workers_step_left_running_is_ended_before_the_task_goes_bac
     worker.kill()
     assert not gone(int(shop.lines("brood")[0]))  # a daemon: nobody's death signal reaches it
     seen: list[bool] = []
-    workers.reap(
-        shop.store, 3, lambda uid, tokens: (sweep(uid, tokens), seen.append(gone(int(shop.lines("brood")[0]))))
-    )
+    workers.reap(shop.store, 3, lambda uid, tokens: (sweep(uid, tokens), seen.append(gone(int(shop.lines("brood")[0])))))
     assert seen == [True]
     assert shop.status(task) == "queued"
     assert list(processes_of(shop.store.store_id)) == []
@@ -527,9 +525,7 @@ def test_a_dead_controllers_run_can_be_resumed_and_no_step_runs_twice(shop: Shop
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.split() == [b"answer", b"4"]
     assert [shop.lines(name) for name in ("first", "second", "third")] == [["first"], ["second"], ["third"]]
-    rows = shop.store.database.rows(
-        "SELECT name, status, attempt FROM task WHERE parent_id = ? AND superseded = 0", (run["id"],)
-    )
+    rows = shop.store.database.rows("SELECT name, status, attempt FROM task WHERE parent_id = ? AND superseded = 0", (run["id"],))
     assert sorted(map(tuple, rows)) == [
         ("first", "completed", 1),
         ("second", "completed", 1),

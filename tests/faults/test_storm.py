@@ -41,9 +41,7 @@ class Storm:
             self.made.append(first)
             for place in range(3):
                 source = self.made[-1] if place != 1 else first
-                step = self.shop.step(
-                    "weather", number=number, seconds=seconds, size=place * 4_000, needs={"value": source}
-                )
+                step = self.shop.step("weather", number=number, seconds=seconds, size=place * 4_000, needs={"value": source})
                 self.made.append(step)
 
     def man(self) -> None:
@@ -108,9 +106,7 @@ def weather_a_storm(shop: Shop, rounds: int) -> None:
     storm.check()
     rows = shop.store.database.rows("SELECT status, count(*), sum(crashes) FROM task GROUP BY status")
     assert [row["status"] for row in rows] == ["completed"]
-    print(
-        f"{rows[0][1]} steps, {rows[0][2]} crashes, struck: { {kind: struck.count(kind) for kind in sorted(set(struck))} }"
-    )
+    print(f"{rows[0][1]} steps, {rows[0][2]} crashes, struck: { {kind: struck.count(kind) for kind in sorted(set(struck))} }")
     for serving in shop.started:
         assert "Traceback" not in serving.said()
 
@@ -135,9 +131,7 @@ def crowd(shop: Shop, count: int) -> None:
     rows = shop.store.database.rows("SELECT DISTINCT status, attempt, crashes, returns FROM task")
     assert [tuple(row) for row in rows] == [("completed", 1, 0, 0)]
     assert sorted(shop.lines("ran")) == sorted(task.uid for task in made)
-    shares = shop.store.database.rows(
-        "SELECT worker_id, count(*) FROM event WHERE new = 'completed' GROUP BY worker_id"
-    )
+    shares = shop.store.database.rows("SELECT worker_id, count(*) FROM event WHERE new = 'completed' GROUP BY worker_id")
     assert len(shares) > 4
 
 

@@ -41,7 +41,7 @@ for owner in (PipelineController, PipelineDecorator, Task, Logger, Artifact):
 print(json.dumps(found))
 """
 OWNERS = {owner.__name__: owner for owner in (PipelineController, PipelineDecorator, Task, Logger, Artifact)}
-OURS = {"Task.by_id"}  # minipipe's own
+OURS = {"Task.by_id", "Task.of"}  # minipipe's own
 
 
 @cache
@@ -65,7 +65,9 @@ def functions() -> dict[str, Any]:
         for name in dir(owner):  # inherited ones too
             thing = inspect.getattr_static(owner, name)
             function = getattr(thing, "__func__", thing)
-            if inspect.isfunction(function) and (not name.startswith("_") or name == "__init__" and owner is PipelineController):
+            if inspect.isfunction(function) and (
+                not name.startswith("_") or (name == "__init__" and owner is PipelineController)
+            ):
                 found[f"{owner_name}.{name}"] = getattr(owner, name)  # as it is called on the class
     return found
 

@@ -80,7 +80,6 @@ def test_case(case: Any, front: str, mode: str, ran: Callable[[str, str], Left])
     assert {name: task.artifacts[name].get() for name in case.artifacts} == case.artifacts
 
 
-
 def test_nodes_speak_clearmls_words_for_how_their_steps_ended(ran: Callable[[str, str], Left]) -> None:
     left = ran("controller", "local")
 

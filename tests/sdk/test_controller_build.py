@@ -28,7 +28,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy_store: Callable[
     pipeline.write_down(None)
 
 
-ENTRY = {"kind": "script", "file": "/nowhere.py", "source": "", "argv": ["/nowhere.py"], "cwd": "/", "roots": ["/"], "imports": []}
+ENTRY = {
+    "kind": "script",
+    "file": "/nowhere.py",
+    "source": "",
+    "argv": ["/nowhere.py"],
+    "cwd": "/",
+    "roots": ["/"],
+    "imports": [],
+}
 
 
 def controller(**options: Any) -> PipelineController:
@@ -63,9 +71,9 @@ def test_a_step_cannot_be_called_like_another_one(store: Store) -> None:
     pipe = controller()
     pipe.add_function_step("a", one)
 
-    with pytest.raises(ValueError, match="'a'.*taken"):
+    with pytest.raises(ValueError, match=r"'a'.*taken"):
         pipe.add_function_step("a", one)
-    with pytest.raises(ValueError, match="'a'.*taken"):
+    with pytest.raises(ValueError, match=r"'a'.*taken"):
         pipe.add_step("a", template(store))
 
 
@@ -418,7 +426,13 @@ def test_reports_without_any_pipeline_are_a_value_error() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "default", "text", "value"),
-    [("int", None, "7", 7), ("float", None, "7", 7.0), ("bool", None, "true", True), (None, 1.5, "2", 2.0), ("str", None, "7", "7")],
+    [
+        ("int", None, "7", 7),
+        ("float", None, "7", 7.0),
+        ("bool", None, "true", True),
+        (None, 1.5, "2", 2.0),
+        ("str", None, "7", "7"),
+    ],
 )
 def test_the_declared_type_of_a_parameter_or_that_of_its_default_reads_a_text(
     kind: str | None, default: Any, text: str, value: Any, monkeypatch: pytest.MonkeyPatch
@@ -435,7 +449,9 @@ def test_the_declared_type_of_a_parameter_or_that_of_its_default_reads_a_text(
 # -- get, clone, enqueue ----------------------------------------------------------------------------------------------
 
 
-def draft(name: str = "flow", project: str = "tests", version: str | None = None, tags: tuple[str, ...] = ()) -> PipelineController:
+def draft(
+    name: str = "flow", project: str = "tests", version: str | None = None, tags: tuple[str, ...] = ()
+) -> PipelineController:
     """A stored pipeline with one parameter."""
     pipe = PipelineController(name, project, version)
     pipe.add_parameter("n", 1)
@@ -526,7 +542,7 @@ def test_enqueue_without_a_queue_takes_the_one_that_the_pipeline_would_run_from(
 def test_versions_are_ordered_as_pep_440_says() -> None:
     given = ["1.0.dev1", "1.0a1", "1.0b2", "1.0rc1", "1.0", "1.0.post1", "1.1", "1.10", "2", "1!0.1"]
 
-    assert sorted(reversed(given), key=versions.order) == given
+    assert sorted(given[::-1], key=versions.order) == given
     assert versions.order("1.0") == versions.order("1.0.0")
     assert versions.order("no version") < versions.order("0")
 

@@ -49,7 +49,13 @@ def test_case(case: str, ends: str, mode: str, ran: Callable[[str], Left]) -> No
     run = left.run(case)
     steps = {name: (step["status"], step["reason"]) for name, step in left.steps(case).items()}
     logic = left.folder / f"{case}.logic"
-    assert logic.exists(), (run["status"], run["reason"], steps, left.log(run)[-3000:], (left.folder / "said").read_text()[-3000:])
+    assert logic.exists(), (
+        run["status"],
+        run["reason"],
+        steps,
+        left.log(run)[-3000:],
+        (left.folder / "said").read_text()[-3000:],
+    )
     assert logic.read_text().strip() == "", (run["reason"], steps)
     assert run["status"] == ends, (run["reason"], steps)
 

@@ -108,7 +108,9 @@ def test_a_pipeline_from_tasks_copies_three_scripts_and_repeats_only_what_a_para
 
 def test_a_worker_of_its_own_runs_controller_and_steps(folder: Path, left: Left) -> None:
     words = (sys.executable, "-m", "minipipe", "worker")
-    with subprocess.Popen(words, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as worker:
+    with subprocess.Popen(
+        words, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as worker:
         python(folder, "from_tasks/pipeline.py")
         pipe = task(left.store, "examples/.pipelines/wine from tasks", "wine from tasks")
         pipe.wait_for_status()

@@ -76,8 +76,8 @@ def minipipe(folder: Path, *words: str, check: int | None = 0) -> tuple[str, str
 
 @pytest.mark.parametrize(
     ("after", "code"),
-    [("", 1), ("sys.exit(7)", 7), ("sys.exit(0)", 0), ("sys.exit(None)", 1), ("raise KeyError('x')", 1)],
-    ids=["nothing", "another code", "zero", "no code", "an exception"],
+    [("", 1), ("sys.exit(7)", 7), ("sys.exit(0)", 0), ("sys.exit(None)", 1), ("raise SystemExit(4)", 4), ("raise KeyError()", 1)],
+    ids=["nothing", "another code", "zero", "no code", "a bare exit", "an exception"],
 )
 def test_after_a_failed_start_locally_the_process_exits_with_1_unless_it_says_otherwise(
     folder: Path, left: Left, after: str, code: int
@@ -136,6 +136,12 @@ def wait_for_file(path: Path, script: subprocess.Popen[str]) -> None:
         assert script.poll() is None, script.communicate()
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def worker_of(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start `minipipe worker` as a process of its own."""
+    environment = {**surroundings(folder), "MINIPIPE_PROGRESS": "off"}
+    return subprocess.Popen((sys.executable, "-m", "minipipe", "worker", *words), cwd=folder, env=environment)
 
 
 # -- on workers -------------------------------------------------------------------------------------------------------
@@ -205,27 +211,20 @@ def test_start_without_a_queue_leaves_a_draft_whose_clones_run_with_their_own_pa
 
     python(folder, "flow.py")
     assert left.run("flow")["status"] == "created"
-    with start(folder, "rerun.py") as script:
-        with subprocess.Popen((sys.executable, "-m", "minipipe", "worker"), cwd=folder, env=environment(folder)) as worker:
-            out, err = script.communicate(timeout=TIMEOUT_S)
-            worker.send_signal(signal.SIGTERM)
+    with start(folder, "rerun.py") as script, worker_of(folder) as worker:
+        out, err = script.communicate(timeout=TIMEOUT_S)
+        worker.send_signal(signal.SIGTERM)
     assert out.strip() == "[('one', 'completed'), ('three', 'completed'), ('two', 'completed')] True", err
     assert [run["status"] for run in left.runs("flow")] == ["created", "completed"]
     assert left.noted("notes") == ["ran 70", "tried 70", "ran 71", "after"]
 
 
-def environment(folder: Path) -> dict[str, str]:
-    return {**surroundings(folder), "MINIPIPE_PROGRESS": "off"}
-
-
 def test_start_locally_with_steps_on_queues_waits_for_a_worker_process(folder: Path, left: Left) -> None:
     write(folder, BUILD, "pipe.set_default_execution_queue('mine')\npipe.start_locally()\nprint(pipe.is_successful())\n")
 
-    with start(folder, "flow.py") as script:
-        words = (sys.executable, "-m", "minipipe", "worker", "--queue", "mine")
-        with subprocess.Popen(words, cwd=folder, env=environment(folder)) as worker:
-            out, err = script.communicate(timeout=TIMEOUT_S)
-            worker.send_signal(signal.SIGTERM)
+    with start(folder, "flow.py") as script, worker_of(folder, "--queue", "mine") as worker:
+        out, err = script.communicate(timeout=TIMEOUT_S)
+        worker.send_signal(signal.SIGTERM)
     assert (script.returncode, out.strip()) == (0, "True"), err
     assert {step["queue"] for step in left.steps("flow").values()} == {"mine"}
 
@@ -289,7 +288,8 @@ def multiply(pipeline, node, values):
 pipe.add_step("a", parameter_override={"General/n": 3, "General/note": "notes"}, **copies)
 pipe.add_step("b", parameter_override={"General/n": 5, "General/fails": not os.path.exists("fixed"), "General/note": "notes"},
               pre_execute_callback=multiply, parents=["a"], **copies)
-pipe.add_step("c", parameter_override={"General/text": "${a.parameters.General/n}", "General/note": "notes"}, parents=["b"], **copies)
+override = {"General/text": "${a.parameters.General/n}", "General/note": "notes"}
+pipe.add_step("c", parameter_override=override, parents=["b"], **copies)
 """
 
 

@@ -314,12 +314,12 @@ def test_an_artifact_knows_its_facts_and_gives_the_same_object_each_time() -> No
 def test_what_can_only_be_unpickled_is_refused_on_request() -> None:
     def logic() -> None:
         PipelineDecorator.upload_artifact("pickled", {1, 2})
-        PipelineDecorator.upload_artifact("plain", [1, 2])
+        PipelineDecorator.upload_artifact("plain", {"a": [1, 2]})
 
     artifacts = run(logic=logic).task.artifacts
     with pytest.raises(errors.ArtifactError, match="'pickled' is a pickle"):
         artifacts["pickled"].get(block_unsafe_artifacts=True)
-    assert artifacts["plain"].get(block_unsafe_artifacts=True) == [1, 2]
+    assert artifacts["plain"].get(block_unsafe_artifacts=True) == {"a": [1, 2]}
     assert artifacts["pickled"].get() == {1, 2}
 
 

@@ -638,9 +638,7 @@ def alike(one: Any, two: Any) -> bool:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(("kind", "make", "text"), OPERATIONS, ids=[f"{kind}: {text}" for kind, _, text in OPERATIONS])
-def test_an_operation_on_a_lazy_result_ends_like_one_on_the_value(
-    kind: str, make: Callable[[], Any], text: str
-) -> None:
+def test_an_operation_on_a_lazy_result_ends_like_one_on_the_value(kind: str, make: Callable[[], Any], text: str) -> None:
     operation = expression(text)
     expected, proxy = outcome(operation, make()), LazyEvalWrapper(callback := Counting(make()))
     assert not isinstance(expected, (NameError, SyntaxError)), "the table has a typing error"

@@ -202,7 +202,10 @@ def test_execute_remotely_leaves_a_draft_or_enqueues_and_nothing_after_it_runs_h
     assert copy.out == "after the call: 0.1 [1, 2] True queued\n"
     assert "exit_process=False needs clone=True" in python(folder, "remote.py", "default", "stay", check=1).err
     queued = python(folder, "remote.py", "default")
-    assert (queued.out, [one["status"] for one in left.rows("SELECT status FROM task WHERE queue = 'default'")]) == ("", ["queued"] * 2)
+    assert (queued.out, [one["status"] for one in left.rows("SELECT status FROM task WHERE queue = 'default'")]) == (
+        "",
+        ["queued"] * 2,
+    )
     work(folder, "default")
     done = left.rows("SELECT * FROM task WHERE queue = 'default'")
     assert [one["status"] for one in done] == ["completed"] * 2
@@ -333,7 +336,13 @@ def test_a_clone_is_a_draft_with_code_parameters_configuration_and_tags_and_with
     source.get_logger().report_scalar("t", "s", 1, 1)
     source.mark_completed()
     copy = Task.clone(source)
-    assert (copy.status, copy.name, copy.parent, copy.get_project_name(), copy.comment) == ("created", "source", source.id, "life", "why")
+    assert (copy.status, copy.name, copy.parent, copy.get_project_name(), copy.comment) == (
+        "created",
+        "source",
+        source.id,
+        "life",
+        "why",
+    )
     assert copy.get_parameters() == source.get_parameters()
     assert copy.get_configuration_objects() == source.get_configuration_objects()
     assert (copy.get_tags(), copy.get_script()) == (["t"], source.get_script())

@@ -320,9 +320,7 @@ def look_around() -> dict[str, Any]:
         "wrecked": os.environ.get("WRECKED"),
         "cwd": os.getcwd(),
         "umask": mask,
-        "ignored": [
-            str(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(n) != signal.SIG_DFL
-        ],
+        "ignored": [str(n) for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM) if signal.getsignal(n) != signal.SIG_DFL],
         "path": len(sys.path) > 1,
         "patched": random.random is None,
         "stdout": os.path.basename(os.readlink("/proc/self/fd/1")),

@@ -35,7 +35,9 @@ def main() -> None:
     done = subprocess.run([sys.executable, __file__, "program"], check=False, capture_output=True, text=True)
     assert done.returncode == 4, done.stderr
     ids["program"] = done.stdout.strip()
-    other = subprocess.run([sys.executable, __file__, "program"], env={**os.environ, "MINIPIPE_HOME": sys.argv[1]}, capture_output=True, text=True)
+    other = subprocess.run(
+        [sys.executable, __file__, "program"], env={**os.environ, "MINIPIPE_HOME": sys.argv[1]}, capture_output=True, text=True
+    )
     assert other.stdout.strip() not in ("", task.id), other.stderr
     sleeper = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     sleeper.start()

@@ -159,7 +159,7 @@ def a_second_upload_replaces_the_first_and_auto_pickle_false_refuses():
     assert "not pickled" in uploads()
     artifacts = Task.get_task(steps()["uploads"]["uid"]).artifacts
     assert artifacts["twice"].get() == 2
-    assert artifacts["made by hand"].get() == b"\x01"
+    assert artifacts["made by hand"].get().read_bytes() == b"\x01"
     assert artifacts["file"].get().read_text() == "content"
     assert list(artifacts) == ["twice", "made by hand", "file"]
 

@@ -1,0 +1,78 @@
+"""What is known of a step and of a run before anything of them is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from minipipe.store import tasks
+
+Retry = int | Callable[..., bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpec:
+    """A step as its author wrote it. See CLEARML's `PipelineDecorator.component` for the meaning of the fields."""
+
+    name: str
+    function: Callable[..., Any]
+    returns: tuple[str, ...]
+    task_type: str = "custom"
+    cache: bool | str = False
+    queue: str | None = None
+    parents: tuple[str, ...] = ()
+    tolerated: bool = False
+    retry: Retry = None
+    time_limit_s: float | None = None
+    helpers: tuple[Callable[..., Any], ...] = ()
+    monitors: tuple[tasks.Monitor, ...] = ()
+    tags: tuple[str, ...] = ()
+    draft: bool = False
+    recorded: dict[str, Any] = field(default_factory=dict)
+    before: Callable[..., Any] | None = None
+    after: Callable[..., Any] | None = None
+    on_status: Callable[..., Any] | None = None
+    node: Any = None  # the node that users hold already, if there is one
+    project: str | None = None  # where its task lives, unless the pipeline names a target project
+
+    @property
+    def has_callbacks(self) -> bool:
+        """True if the controller takes part in the life of such a step."""
+        return bool(self.before or self.after or self.on_status or callable(self.retry))
+
+
+@dataclass(slots=True)
+class Step:
+    """A submitted step, as its controller knows it."""
+
+    spec: StepSpec
+    name: str
+    id: int
+    uid: str
+    values: dict[str, Any]
+    controls: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What holds for all steps of a run."""
+
+    name: str
+    project: str
+    default_queue: str | None = None
+    target_project: str | bool | None = None
+    abort_on_failure: bool = False
+    add_pipeline_tags: bool = False
+    retry: Retry = None
+    local: bool = False
+    debug: bool = False
+    local_imports: bool = True
+    own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
+
+    def project_of(self, spec: StepSpec) -> str:
+        """Where a step lives: the target project, else its own, else that of the run's task (which True means: ClearML's rule)."""
+        hidden = self.own_project or f"{self.project}/.pipelines/{self.name}"
+        if self.target_project is True:
+            return hidden
+        return str(self.target_project or spec.project or hidden)
