@@ -281,7 +281,7 @@ class Run:
             StepFailed: the step failed or was stopped (a tolerated one gives None, as a skipped one does).
         """
         status = self.wait_for(step)
-        # What this step was itself drawn after is implied; of the rest the latest are drawn: n values would draw n edges per step.
+        # What this step was itself drawn after is implied; of the rest the latest are drawn, else n values drew n edges per step.
         before = [one for one in getattr(self._local, "controls", ()) if one not in step.controls and one != step.id]
         self._local.controls = (*before[1 - _MOST_CONTROL_EDGES :], step.id)
         if status in states.GOOD:

@@ -71,7 +71,7 @@ class RunOptions:
     own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 
     def project_of(self, spec: StepSpec) -> str:
-        """Where a step lives: the target project, else its own, else that of the run's task (which True means: ClearML's rule)."""
+        """Where a step lives: the target project, else its own, else that of the run's task (True, by ClearML's rule)."""
         hidden = self.own_project or f"{self.project}/.pipelines/{self.name}"
         if self.target_project is True:
             return hidden
