@@ -70,7 +70,7 @@ class TaskLife(TaskBase):
         settings_of = {**recorded, **({} if auto_connect_arg_parser is True else {"arguments": auto_connect_arg_parser})}
         if known is not None and again is None and keep:
             settings_of["first_iteration"] = _first_iteration(store, known, continue_last_task)
-        seed = cls.get_random_seed()
+        seed = TaskLife._random_seed
         begun = maintask.begin(store, project, name, str(task_type), settings_of, seed, known, anew=not keep)
         if seed is not None:
             seeds.sow(seed)
@@ -104,8 +104,7 @@ class TaskLife(TaskBase):
         """
         TaskLife._random_seed = None if random_seed is None else int(random_seed)
 
-    @classmethod
-    def get_random_seed(cls) -> int | None:
+    def get_random_seed(self) -> int | None:
         """See `set_random_seed`."""
         return TaskLife._random_seed
 

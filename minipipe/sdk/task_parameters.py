@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -117,7 +118,8 @@ class TaskParameters(TaskBase):
         """
         if value_type is not None and isinstance(value, str):
             value = values.cast(value, value_type, name)
-        edits.set_parameters(self.store, self.row_id, [self._cell(name, value, description)])
+        if _is_storable(name, value):
+            edits.set_parameters(self.store, self.row_id, [self._cell(name, value, description)])
 
     def set_parameters_as_dict(self, dictionary: Mapping[str, Any]) -> None:
         """Replace all parameters by a nested dict."""
@@ -131,8 +133,9 @@ class TaskParameters(TaskBase):
         merged: dict[tuple[str, str], Parameter] = {}
         for group in groups:
             for name, value in connect.flatten(group).items():
-                cell = self._cell(name, value)
-                merged[cell.section, cell.name] = cell  # "x" and "General/x" are one cell: the later wins
+                if _is_storable(name, value):
+                    cell = self._cell(name, value)
+                    merged[cell.section, cell.name] = cell  # "x" and "General/x" are one cell: the later wins
         return list(merged.values())
 
     def _cell(self, name: str, value: Any, description: str | None = None) -> Parameter:
@@ -217,6 +220,14 @@ class TaskParameters(TaskBase):
             raise ValueError("give config_text or config_dict")
         text = config_text if config_text is not None else json.dumps(config_dict, indent=2)
         edits.set_configuration(self.store, self.row_id, name, text, config_type or "", description or "")
+
+
+def _is_storable(name: str, value: Any) -> bool:
+    if connect.storable(value):
+        return True
+    text = f"parameter {'/'.join(split_name(name))}: a {type(value).__name__} cannot be stored; left out"
+    warnings.warn(text, stacklevel=4)
+    return False
 
 
 def _property(name: str, value: Any) -> Parameter:

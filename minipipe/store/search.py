@@ -213,7 +213,7 @@ def _one_of(sql: str) -> Callable[[_Query, Any], None]:
 
 def _status(query: _Query, value: Any) -> None:
     for each in _listed(value):
-        if each not in states.TaskStatusEnum.__members__:
+        if each.removeprefix("-") not in states.TaskStatusEnum.__members__:
             raise errors.UsageError(f"{each!r} is no status", f"known are {', '.join(states.STATUSES)}")
     _one_of("t.status")(query, value)
 

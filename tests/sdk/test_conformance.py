@@ -42,6 +42,20 @@ print(json.dumps(found))
 """
 OWNERS = {owner.__name__: owner for owner in (PipelineController, PipelineDecorator, Task, Logger, Artifact)}
 OURS = {"Task.by_id", "Task.of"}  # minipipe's own
+TASK = """
+init current_task get_task get_tasks query_tasks get_by_name clone enqueue dequeue execute_remotely close delete reset reload flush
+started mark_started completed mark_completed mark_failed stopped mark_stopped wait_for_status running_locally is_current_task
+is_main_task get_executed_queue get_num_enqueued_tasks last_worker set_random_seed get_random_seed set_progress get_progress create
+publish id task_id name set_name rename status get_status get_status_message task_type set_task_type project set_project
+get_project_name get_project_id move_to_project parent set_parent comment set_comment get_tags set_tags add_tags remove_tags
+get_system_tags set_system_tags set_archived get_archived archived_tag cache_dir get_script get_output_log_web_page
+get_task_output_log_web_page TaskTypes TaskStatusEnum DeleteError NotSet connect connect_configuration set_parameters set_parameter
+set_parameters_as_dict update_parameters get_parameters get_parameter get_parameters_as_dict delete_parameter set_user_properties
+get_user_properties delete_user_properties get_configuration_object get_configuration_objects get_configuration_object_as_dict
+set_configuration_object upload_artifact artifacts get_logger logger get_last_iteration get_reported_scalars get_all_reported_scalars
+get_last_scalar_metrics get_reported_single_value get_reported_single_values get_reported_console_output
+""".split()
+ARTIFACT = "name url size type mode hash timestamp metadata preview get get_local_copy verify_pickle_file_integrity".split()
 
 
 @cache
@@ -93,6 +107,11 @@ def test_the_signature_is_clearmls_with_our_own_parameters_keyword_only_and_last
     assert ours[: len(ours) - len(own)] == theirs
     assert ours[len(ours) - len(own) :] == own, "our own parameters come last"
     assert {kind for _, kind, _ in own} <= {str(inspect.Parameter.KEYWORD_ONLY)}
+
+
+@pytest.mark.parametrize(("owner", "names"), [(Task, TASK), (Artifact, ARTIFACT)], ids=["Task", "Artifact"])
+def test_every_name_that_the_contract_calls_real_is_there(owner: type, names: list[str]) -> None:
+    assert [name for name in names if not hasattr(owner, name)] == []
 
 
 def test_the_short_names_component_and_pipeline_have_clearmls_signatures() -> None:

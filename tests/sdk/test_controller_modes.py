@@ -252,30 +252,22 @@ def test_a_draft_step_waits_until_a_person_enqueues_it(folder: Path, left: Left)
     assert left.noted("notes")[-1] == "ran 6"
 
 
-def test_run_set_changes_parameters_and_resume_keeps_them(folder: Path, left: Left) -> None:
-    write(folder, BUILD, "pipe.start()\n", fixed=False)
-
-    minipipe(folder, "run", "flow.py", "--set", "n=30", check=1)
-    (folder / "fixed").touch()
-    minipipe(folder, "resume", "@last")
-    assert left.noted("notes") == ["ran 30", "tried 30", "tried 30", "ran 31"]
-    assert left.run("flow")["status"] == "completed"
-
-
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", ["local", "mixed", "worker"])
-def test_a_resumed_controller_keeps_what_completed_and_repeats_the_rest(folder: Path, left: Left, way: str) -> None:
+def test_a_resumed_controller_keeps_its_parameters_and_what_completed_and_repeats_the_rest(
+    folder: Path, left: Left, way: str
+) -> None:
     starting = {"local": LOCAL, "mixed": "pipe.start_locally()\n", "worker": "pipe.start()\n"}
     write(folder, BUILD, starting[way], fixed=False)
 
-    minipipe(folder, "run", "flow.py", check=1)
+    minipipe(folder, "run", "flow.py", "--set", "n=30", check=1)
     before = {name: step["uid"] for name, step in left.steps("flow").items()}
     (folder / "fixed").touch()
     _, err = minipipe(folder, "resume", "@last")
     assert "1 completed step kept" in err
-    assert left.noted("notes") == ["ran 5", "tried 5", "tried 5", "ran 6"]
+    assert left.noted("notes") == ["ran 30", "tried 30", "tried 30", "ran 31"]
     assert left.run("flow")["status"] == "completed"
     assert {name: step["uid"] for name, step in left.steps("flow").items()} == before
 

@@ -254,7 +254,7 @@ CASES = (
     ),
     Case(
         "a_step_over_its_time_limit_is_retried_like_any_failure",
-        (S("slow", slow, {"file": "slow-once"}, {"time_limit": 1.0, "retry_on_failure": 1}),),
+        (S("slow", slow, {"file": "slow-once"}, {"time_limit": 2.0, "retry_on_failure": 1}),),
         {"slow": "completed"},
         attempts={"slow": 2},
     ),

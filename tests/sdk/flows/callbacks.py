@@ -238,6 +238,7 @@ def a_callback_may_stop_the_pipeline():
     child = after_refused(stops())
     Path("go-stop").touch()
     assert child == None  # noqa: E711
+    wait_for("stopping")  # `stop` returns in the callback's own thread
     assert noted("stopping") == ["stopped"]
     assert [step["status"] for step in steps().values()] == ["completed", "skipped"]
 
