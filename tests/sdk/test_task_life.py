@@ -69,6 +69,15 @@ def test_a_killed_process_is_stopped_by_the_next_reaper(ended: tuple[Left, dict[
     assert row_of(left, "SIGKILL")["status"] == "stopped"
 
 
+@pytest.mark.parametrize(
+    ("how", "code", "status"),
+    [("the end", 0, "completed"), ("raise SystemExit(3)", 1, "failed"), ("error", 1, "failed"), ("Ctrl-C", 130, "stopped")],
+)
+def test_under_minipipe_run_the_task_ends_with_its_script(folder: Path, how: str, code: int, status: str) -> None:
+    python(folder, "-m", "minipipe", "run", str(FLOWS / "lives.py"), "--", how, check=code)
+    assert row_of(Left(folder), how)["status"] == status
+
+
 def test_what_a_script_prints_goes_to_its_log_and_a_traceback_to_the_task(ended: tuple[Left, dict[str, int]]) -> None:
     left, _ = ended
     assert "the end runs" in left.log(row_of(left, "the end")).splitlines()
