@@ -33,7 +33,6 @@ class Settings:
         grace_s: seconds between SIGTERM and SIGKILL.
         drain_s: seconds a worker that was told to leave lets its steps run on.
         max_crashes: crashes (killed from outside) that end a task as failed; retries are counted apart.
-        log_limit_mb: size of one attempt's log; the middle of a longer one goes.
         on_code_change: "note" or "fail", when project code changed between submission and start.
         color, progress, traceback, utc: how things are shown.
     """
@@ -47,7 +46,6 @@ class Settings:
     grace_s: float = 5.0
     drain_s: float = 10.0
     max_crashes: int = 3
-    log_limit_mb: float = 50.0
     on_code_change: Literal["note", "fail"] = "note"
     color: Literal["auto", "always", "never"] = "auto"
     progress: Literal["auto", "plain", "off"] = "auto"

@@ -7,7 +7,7 @@ Real data (1,797 scanned digits, see DIGITS.txt), standard library only, four st
 Things to try:
 
     minipipe run                             run it
-    minipipe rerun @last --set lr=0.2        change a parameter: load and split come from the cache
+    minipipe run --set lr=0.2                change a parameter: load and split come from the cache
     minipipe run --set lr=9.9                watch a step fail
     minipipe run --print-example > flow.py   copy it, change it, then: minipipe run flow.py
 """

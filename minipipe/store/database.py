@@ -322,7 +322,7 @@ def os_error(error: OSError, path: Path) -> errors.StoreError | None:
     """The store error for an `OSError`, None if it is none of ours."""
     name = error.filename or path
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.DiskFull(f"no space left for {name}", _free(path), "make room or run: minipipe gc", path=str(path))
+        return errors.DiskFull(f"no space left for {name}", _free(path), "make room on that device", path=str(path))
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return errors.StoreUnwritable(f"cannot write {name}", error.strerror or "", "check owner and mode", path=str(path))
     if error.errno == errno.ENOENT and str(name).startswith(str(path.parent)):
@@ -334,7 +334,7 @@ def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | Non
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     what = f"{error} ({getattr(error, 'sqlite_errorname', '')})"
     if code == sqlite3.SQLITE_FULL:
-        return errors.DiskFull(f"no space left for {path}", _free(path), "make room or run: minipipe gc", path=str(path))
+        return errors.DiskFull(f"no space left for {path}", _free(path), "make room on that device", path=str(path))
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return errors.StoreDamaged(f"the store {path} is damaged", what, "look at it with: minipipe doctor", path=str(path))
     if code == sqlite3.SQLITE_IOERR:
