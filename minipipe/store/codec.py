@@ -27,6 +27,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import CodeType
 from typing import IO, Any, cast
 
 from minipipe import errors, hashing
@@ -227,6 +228,11 @@ def load_main_class(name: str, definition: bytes) -> object:
     return found if isinstance(found, type) else pickle.loads(definition)
 
 
+def load_code(file: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    """A code object with the name of the file that it came from."""
+    return make(*arguments).replace(co_filename=file)
+
+
 def dump(value: object, file: IO[bytes] | blobs.Writer, persistent_id: PersistentId | None = None) -> None:
     """Pickle a value with cloudpickle, protocol 5.
 
@@ -247,6 +253,8 @@ def dump(value: object, file: IO[bytes] | blobs.Writer, persistent_id: Persisten
         def reducer_override(self, item: object) -> Any:
             if isinstance(item, type) and item.__module__ == "__main__" and "<locals>" not in item.__qualname__:
                 return load_main_class, (item.__qualname__, cloudpickle.dumps(item, protocol=5))
+            if type(item) is CodeType:  # cloudpickle forgets the file (3.1.3), and tracebacks would show no source line
+                return load_code, (item.co_filename, *cloudpickle.Pickler.dispatch_table[CodeType](item))
             if type(item) is io.TextIOWrapper and item is not sys.stdout and item is not sys.stderr:
                 raise TypeError("an open file stays in its process")  # cloudpickle would make a StringIO of it
             return super().reducer_override(item)
