@@ -107,3 +107,9 @@ def test_only_the_store_changes_rows() -> None:
     words = ("INSERT INTO ", "INSERT OR ", "UPDATE task", "DELETE FROM ", "BEGIN IMMEDIATE", "sqlite3.connect(")
     texts = {name: path.read_text() for name, path in MODULES.items() if floor(name) != 1}
     assert [f"{name}: {word}" for name, text in texts.items() for word in words if word in text] == []
+
+
+def test_the_edges_ask_the_store_by_its_functions_and_write_no_sql() -> None:
+    texts = {name: path.read_text() for name, path in MODULES.items() if floor(name) == 4}
+    words = (".database.row(", ".database.rows(", ".execute(")
+    assert [f"{name}: {word}" for name, text in texts.items() for word in words if word in text] == []

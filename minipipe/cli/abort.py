@@ -12,7 +12,7 @@ from minipipe import errors, settings, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.engine.worker import sweep
-from minipipe.store import lookup, tasks, views, workers
+from minipipe.store import details, lookup, presence, tasks, workers
 from minipipe.store.home import Store
 
 
@@ -36,7 +36,7 @@ def abort(out: Output, names: tuple[str, ...], grace: float | None) -> None:
     touched = dict(tasks.abort(store, [row["id"] for row in found], grace_s=grace))
     for row in found:
         if row["id"] not in touched and row["status"] in states.ENDED:
-            output.note(f"{views.label_of(store, row)} has ended ({row['status']}): left alone")
+            output.note(f"{details.label_of(store, row)} has ended ({row['status']}): left alone")
     ended = _Ending(store, out, touched, start)
     ended.wait(settings.load_settings(grace_s=grace))
     if out.format == "json":
@@ -70,7 +70,7 @@ class _Ending:
 
     def _done(self) -> bool:
         for task_id in list(self.left):
-            row = views.task_by_id(self.store, task_id)
+            row = details.task_by_id(self.store, task_id)
             if row is None or row["status"] != states.IN_PROGRESS:
                 del self.left[task_id]
                 if row is not None:
@@ -81,7 +81,7 @@ class _Ending:
         spent = time.monotonic() - self.start
         ran = self.had[row["id"]] == states.IN_PROGRESS
         signal = ("SIGKILL" if spent > self.grace_s else "SIGTERM") if ran else None
-        label = views.label_of(self.store, row)
+        label = details.label_of(self.store, row)
         document = {"id": row["uid"], "task": label, "status": row["status"], "signal": signal, "seconds": spent if ran else 0.0}
         self.documents.append(document)
         if self.out.format == "jsonl":
@@ -100,9 +100,9 @@ class _Ending:
         """
         if not self.left:
             return
-        rows = [row for row in (views.task_by_id(self.store, task_id) for task_id in self.left) if row is not None]
-        labels = ", ".join(views.label_of(self.store, row) for row in rows)
-        names = {one.id: f"{one.name} (pid {one.pid})" for one in views.living(self.store)}
+        rows = [row for row in (details.task_by_id(self.store, task_id) for task_id in self.left) if row is not None]
+        labels = ", ".join(details.label_of(self.store, row) for row in rows)
+        names = {one.id: f"{one.name} (pid {one.pid})" for one in presence.living(self.store)}
         owners = ", ".join(sorted({names.get(row["worker_id"], "a dead worker") for row in rows}))
         raise errors.WaitTimeout(
             f"{labels} still in progress after {self.grace_s + 1:.0f} s",

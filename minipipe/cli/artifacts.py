@@ -17,7 +17,7 @@ import click
 from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.store import blobs, lookup, records, views
+from minipipe.store import blobs, details, lookup, records, views
 from minipipe.store.database import mapped
 from minipipe.store.home import Store
 
@@ -41,10 +41,10 @@ def artifacts(out: Output, name: str) -> None:
     store = out.open_store()
     task = lookup.find_task(store, name)
     tasks = [task, *(views.steps_of(store, task["id"]) if task["run_name"] is not None else ())]
-    found = [(row, one) for row in tasks for one in views.artifacts_of(store, row)]
+    found = [(row, one) for row in tasks for one in details.artifacts_of(store, row)]
     if out.quiet and not out.json:
         for row, one in found:
-            output.write(output.escape(f"{views.label_of(store, row)}/{one['name']}"))
+            output.write(output.escape(f"{details.label_of(store, row)}/{one['name']}"))
         return
     cells = [
         (
@@ -113,11 +113,11 @@ def get(out: Output, name: str, target: str | None, force: bool, load: bool) -> 
 
 
 def _find(store: Store, task: sqlite3.Row, name: str) -> dict[str, Any]:
-    outputs = [one for one in views.artifacts_of(store, task) if one["role"] == "output"]
+    outputs = [one for one in details.artifacts_of(store, task) if one["role"] == "output"]
     for one in outputs:
         if one["name"] == name:
             return one
-    label = views.label_of(store, task)
+    label = details.label_of(store, task)
     names = ", ".join(one["name"] for one in outputs)
     raise errors.NotFound(
         f"{label} has no artifact {name!r}",

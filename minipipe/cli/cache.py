@@ -10,7 +10,7 @@ from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.store import cache as stored
-from minipipe.store import lookup, views
+from minipipe.store import details, lookup, views
 
 
 @click.group(invoke_without_command=True)
@@ -42,7 +42,7 @@ def why(out: Output, name: str) -> None:
     if task["run_name"] is not None:
         raise errors.UsageError(f"{name!r} is a run", "only steps are cached", f"minipipe cache why {task['run_name']}/STEP")
     found = stored.why(store, task["id"])
-    nearest = views.task_by_uid(store, found.nearest)
+    nearest = details.task_by_uid(store, found.nearest)
     if out.json:
         document = {
             "id": task["uid"],
@@ -55,7 +55,7 @@ def why(out: Output, name: str) -> None:
     verdict = found.verdict
     if nearest is not None:
         age = output.ago(time.time() - (nearest["ended_at"] or nearest["created_at"]))
-        verdict += f", {views.label_of(store, nearest)} ({age})"
+        verdict += f", {details.label_of(store, nearest)} ({age})"
     output.write(output.escape(verdict))
     width = max((len(output.escape(one.name)) for one in found.differences), default=0)
     for one in found.differences:
@@ -86,7 +86,7 @@ def clear(out: Output, name: str | None, pipeline: str | None, everything: bool)
     elif pipeline is not None:
         lookup.find_run(store, "@last", pipeline)
         tasks = views.steps_of_pipeline(store, pipeline)
-    number = views.forget_cache(store, tasks)
+    number = stored.forget(store, tasks)
     if out.json:
         output.print_json({"forgotten": number}, line=out.format == "jsonl")
     elif not out.quiet:

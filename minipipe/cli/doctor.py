@@ -20,7 +20,7 @@ from minipipe import __version__, errors, settings
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.cli.status import describe
-from minipipe.store import blobs, schema, views
+from minipipe.store import blobs, checks, presence, schema
 from minipipe.store.database import mapped
 from minipipe.store.home import DATABASE, Store, file_system
 
@@ -157,7 +157,7 @@ def _modes(store: Store) -> Iterator[Finding]:
 
 
 def _database(store: Store, deep: bool) -> Iterator[Finding]:
-    found = views.check_database(store, deep)
+    found = checks.check_database(store, deep)
     for text in found:
         yield Finding(BAD, "database", text)
     if not found:
@@ -165,10 +165,10 @@ def _database(store: Store, deep: bool) -> Iterator[Finding]:
 
 
 def _workers(store: Store) -> Iterator[Finding]:
-    living = views.living(store)
-    agents = [f"{describe(one)} (pid {one.pid})" for one in living if one.kind == views.AGENT]
+    living = presence.living(store)
+    agents = [f"{describe(one)} (pid {one.pid})" for one in living if one.kind == presence.AGENT]
     yield Finding(OK, "workers", "; ".join(agents) or "none running")
-    orphans = views.dead_holders(store, living)
+    orphans = presence.dead_holders(store, living)
     if orphans:
         what = "task belongs" if orphans == 1 else "tasks belong"
         yield Finding(WARN, "tasks", f"{orphans} {what} to dead workers; the next worker gives them back: minipipe worker")
@@ -176,13 +176,13 @@ def _workers(store: Store) -> Iterator[Finding]:
 
 def _bytes(store: Store) -> Iterator[Finding]:
     number = total = bad = 0
-    for digest, inline in views.blobs(store):
+    for digest, inline in checks.blobs(store):
         number += 1
         try:
             total += len(blobs.read(store, digest, inline))
         except errors.ArtifactError as error:
             bad += 1
-            users = ", ".join(views.users_of_blob(store, digest)) or "nothing"
+            users = ", ".join(checks.users_of_blob(store, digest)) or "nothing"
             yield Finding(BAD, "blob", f"{digest[:8]}: {error.cause.partition(': ')[2]}; used by {users}")
     if not bad:
         yield Finding(OK, "blobs", f"{number} read, {output.size(total)}, all digests right")

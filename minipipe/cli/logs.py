@@ -17,7 +17,7 @@ import click
 from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.store import lookup, views
+from minipipe.store import details, lookup, presence, reasons, views
 from minipipe.store.home import Store
 
 LOOK_S = 0.05
@@ -53,9 +53,9 @@ def logs(out: Output, name: str, follow: bool, tail: int | None, failed: bool, r
     if attempt is not None and not any(log.path.exists() for log in found):
         last = task["attempt"] if task["run_name"] is None else max((log.row["attempt"] for log in found), default=0)
         raise errors.NotFound(
-            f"{views.label_of(store, task)} has no attempt {attempt}",
+            f"{details.label_of(store, task)} has no attempt {attempt}",
             f"it had {last}",
-            f"minipipe show {views.label_of(store, task)} --attempts",
+            f"minipipe show {details.label_of(store, task)} --attempts",
         )
     if out.json:
         _print_json(found, out, tail, attempt)
@@ -184,16 +184,16 @@ def _print_json(found: list[_Log], out: Output, tail: int | None, attempt: int |
 
 
 def _explain_silence(store: Store, task: sqlite3.Row, found: list[_Log]) -> None:
-    label = views.label_of(store, task)
-    source = views.task_by_id(store, task["cached_from"])
+    label = details.label_of(store, task)
+    source = details.task_by_id(store, task["cached_from"])
     if source is not None:
-        output.note(f"{label} was served from the cache; its log: minipipe logs {views.label_of(store, source)}")
+        output.note(f"{label} was served from the cache; its log: minipipe logs {details.label_of(store, source)}")
     elif not found:
         output.note(f"no step of {label} has failed")
     elif task["status"] in states.ENDED:
         output.note(f"{label} has no log: it is {task['status']}" + (f" ({task['reason']})" if task["reason"] else ""))
     else:
-        reason = views.waiting_reason(store, task, views.living(store))
+        reason = reasons.waiting_reason(store, task, presence.living(store))
         output.note(f"{label} is {task['status']}" + (f": {reason}" if reason else ""))
 
 
@@ -223,11 +223,11 @@ class _Follower:
                 time.sleep(LOOK_S)
 
     def _ended(self) -> bool:
-        row = views.task_by_id(self.store, self.task["id"])
+        row = details.task_by_id(self.store, self.task["id"])
         return row is None or row["status"] in states.ENDED or row["status"] == states.CREATED
 
     def _look(self) -> None:
-        row = views.task_by_id(self.store, self.task["id"])
+        row = details.task_by_id(self.store, self.task["id"])
         for member in _members(self.store, row, False) if row is not None else ():
             if member["attempt"]:
                 self.open.setdefault((member["id"], member["attempt"]), _Log.of(self.store, member))

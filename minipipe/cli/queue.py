@@ -10,7 +10,7 @@ import click
 from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.store import views
+from minipipe.store import presence, queues
 
 _HEADERS = ("QUEUE", "STATE", "QUEUED", "IN_PROGRESS", "OLDEST", "WORKERS")
 
@@ -44,7 +44,7 @@ def list_queues(out: Output) -> None:
             output.print_json([])
         return
     with store.database.snapshot():
-        found = views.queues(store, views.living(store))
+        found = queues.queues(store, presence.living(store))
     now = time.time()
     if out.quiet and not out.json:
         for one in found:
@@ -57,7 +57,7 @@ def list_queues(out: Output) -> None:
             one.queued,
             one.in_progress,
             output.ago(now - one.oldest) if one.oldest is not None else "",
-            ", ".join(one.workers) or f"none: {views.start_hint(one.name)}",
+            ", ".join(one.workers) or f"none: {queues.start_hint(one.name)}",
         )
         for one in found
     ]
@@ -103,8 +103,8 @@ def resume(out: Output, name: str) -> None:
 
 def _set(out: Output, name: str, paused: bool) -> None:
     store = out.open_store()
-    if not views.set_paused(store, name, paused):
-        names = [one.name for one in views.queues(store, ())]
+    if not queues.set_paused(store, name, paused):
+        names = [one.name for one in queues.queues(store, ())]
         near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]}?" if near else "minipipe queue"
         raise errors.NotFound(f"no queue {name!r}", f"there are {', '.join(names)}", hint, name=name)
@@ -114,5 +114,5 @@ def _set(out: Output, name: str, paused: bool) -> None:
     elif out.quiet:
         output.write(output.escape(name))
     else:
-        waiting = views.queued_counts(store).get(name, 0)
+        waiting = queues.queued_counts(store).get(name, 0)
         output.write(output.escape(f"queue {name} is {state}; {waiting} queued"))

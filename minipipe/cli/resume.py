@@ -18,7 +18,7 @@ from minipipe.cli.run import new_session, pin_inline, set_environment
 from minipipe.engine import worker as engine
 from minipipe.sdk import session
 from minipipe.sdk.decorator import PipelineDecorator
-from minipipe.store import lookup, sessions, tasks, workers
+from minipipe.store import details, lookup, sessions, tasks, workers
 from minipipe.store.home import Store
 
 _SETTLE_S = 5.0
@@ -79,7 +79,8 @@ def _settled(store: Store, task_id: int, found: settings.Settings) -> sqlite3.Ro
         workers.reap(store, found.max_crashes, engine.sweep)
 
     reap()
-    row = _row(store, task_id)
+    row = details.task_by_id(store, task_id)
+    assert row is not None
     if row["status"] in states.BAD:
         # Its steps may still be on their way out, in the grace that a worker gives them.
         if not tasks.wait(store, lambda: not sessions.live_steps(store, task_id), found.grace_s + _SETTLE_S, reap):
@@ -94,12 +95,6 @@ def _settled(store: Store, task_id: int, found: settings.Settings) -> sqlite3.Ro
         raise errors.UsageError(f"run {shown} is {row['status']}", "it needs no resuming", f"minipipe show {shown}")
     if row["status"] == states.CREATED and not json.loads(row["entry"]).get("mode"):
         raise errors.UsageError(f"run {shown} was never started", "it is a draft", f"minipipe show {shown}")
-    return row
-
-
-def _row(store: Store, task_id: int) -> sqlite3.Row:
-    row = store.database.row("SELECT * FROM task WHERE id = ?", (task_id,))
-    assert row is not None
     return row
 
 

@@ -14,7 +14,7 @@ from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.cli.status import elapsed_s
-from minipipe.store import lookup, records, views
+from minipipe.store import details, lookup, presence, reasons, records, views
 from minipipe.store.home import Store
 
 
@@ -52,8 +52,8 @@ def show(out: Output, name: str, part: str | None) -> None:
 
 
 def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
-    pipeline, project = lookup.pipeline_of(run["name"], views.project_of(store, run))
-    now, living = time.time(), views.living(store)
+    pipeline, project = lookup.pipeline_of(run["name"], details.project_of(store, run))
+    now, living = time.time(), presence.living(store)
     counts = views.step_counts(store, run["id"])
     steps = views.steps_of(store, run["id"])
     when = output.clock(run["started_at"] or run["created_at"], out.utc)
@@ -63,10 +63,10 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
     origin = _origin(store, run)
     if origin:
         output.write("  " + output.escape(origin))
-    given = " ".join(f"{name}={text}" for _, name, text in views.arguments_of(store, run["id"]))
+    given = " ".join(f"{name}={text}" for _, name, text in details.arguments_of(store, run["id"]))
     if given:
         output.write("  " + output.escape(given))
-    waiting = views.waiting_reason(store, run, living, counts)
+    waiting = reasons.waiting_reason(store, run, living, counts)
     if waiting:
         output.write("  " + output.escape(f"waiting: {waiting}"))
     elif run["reason"] and run["status"] not in states.GOOD:
@@ -81,7 +81,7 @@ def _line(parts: Iterable[str]) -> None:
     output.write("  ".join(part for part in parts if part))
 
 
-def step_line(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], width: int, now: float) -> str:
+def step_line(store: Store, step: sqlite3.Row, living: list[presence.LiveWorker], width: int, now: float) -> str:
     """One step of a run: sign, name, status, time and what there is to say of it."""
     name = output.escape(step["name"])
     status = step["status"]
@@ -91,7 +91,7 @@ def step_line(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], w
     return f"  {sign + ' ' if sign else ''}{name:<{width}}  {shown}  {output.escape('  '.join(note))}".rstrip()
 
 
-def step_notes(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], now: float) -> list[str]:
+def step_notes(store: Store, step: sqlite3.Row, living: list[presence.LiveWorker], now: float) -> list[str]:
     """What there is to say of a step beside its name and status, not yet escaped."""
     if step["cached_from"]:
         return [f"cached from {(step['source_run'] or '')[:8]}"]
@@ -102,13 +102,13 @@ def step_notes(store: Store, step: sqlite3.Row, living: list[views.LiveWorker], 
     if status == states.IN_PROGRESS:
         percent = step["progress"]
         done = f"[{'=' * (percent // 10):<10}] {percent}%" if percent is not None else ""
-        return [spent, attempt, done, views.waiting_reason(store, step, living)]
+        return [spent, attempt, done, reasons.waiting_reason(store, step, living)]
     if status in states.GOOD:
         return [spent, attempt]
     if status in states.BAD:
         where = error_of(step).get("where", "").partition(", in ")[0]
         return [spent, attempt, step["reason"], where]
-    return [views.waiting_reason(store, step, living) or step["reason"]]
+    return [reasons.waiting_reason(store, step, living) or step["reason"]]
 
 
 def error_of(task: sqlite3.Row) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _origin(store: Store, run: sqlite3.Row) -> str:
         parts.append(f"script {output.shown_path(entry['file']).removeprefix('./')}")
     if entry.get("mode"):
         parts.append(f"{entry['mode']} mode")
-    template = views.task_by_id(store, run["template_id"])
+    template = details.task_by_id(store, run["template_id"])
     text = ", ".join(parts)
     if template is not None:
         text = f"{text}   from {template['uid'][:8]} {template['run_name'] or template['name']}".strip()
@@ -150,7 +150,7 @@ def _next(run: sqlite3.Row, steps: list[sqlite3.Row]) -> None:
 
 
 def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
-    label, now = views.label_of(store, task), time.time()
+    label, now = details.label_of(store, task), time.time()
     when = output.clock(task["started_at"] or task["ended_at"] or task["created_at"], out.utc)
     word = "step" if task["parent_id"] is not None else "task"
     spent = output.duration(elapsed_s(task, now))
@@ -167,27 +167,27 @@ def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
 
 
 def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
-    needs, needed_by = views.neighbours(store, task["id"])
-    source = views.task_by_id(store, task["cached_from"])
+    needs, needed_by = details.neighbours(store, task["id"])
+    source = details.task_by_id(store, task["cached_from"])
     failure = error_of(task)
-    artifacts = views.artifacts_of(store, task)
+    artifacts = details.artifacts_of(store, task)
     tries = f"{task['attempt']} of {task['max_retries'] + 1}" if task["max_retries"] else str(task["attempt"])
     extra = [f"{word} {task[word]}" for word in ("retries", "crashes", "returns") if task[word]]
     return [
         ("id", task["uid"]),
         ("type", task["type"]),
         ("queue", task["queue"] or ""),
-        ("cached", f"from {views.label_of(store, source)}" if source is not None else ""),
+        ("cached", f"from {details.label_of(store, source)}" if source is not None else ""),
         ("attempts", ", ".join([tries, *extra]) if task["attempt"] else ""),
-        ("waiting", views.waiting_reason(store, task, views.living(store))),
+        ("waiting", reasons.waiting_reason(store, task, presence.living(store))),
         ("reason", task["reason"] if source is None else ""),
         ("where", failure.get("where", "")),
         ("needs", ", ".join(needs)),
         ("needed by", ", ".join(needed_by)),
-        ("params", " ".join(f"{name}={text}" for _, name, text in views.arguments_of(store, task["id"]))),
+        ("params", " ".join(f"{name}={text}" for _, name, text in details.arguments_of(store, task["id"]))),
         ("inputs", _names(artifacts, "input")),
         ("outputs", _names(artifacts, "output")),
-        ("tags", ", ".join(views.tags_of(store, task["id"]))),
+        ("tags", ", ".join(details.tags_of(store, task["id"]))),
         ("comment", task["comment"]),
     ]
 
@@ -217,14 +217,14 @@ def _params(store: Store, out: Output, task: sqlite3.Row) -> None:
 
 def _code(store: Store, out: Output, task: sqlite3.Row) -> None:
     entry = json.loads(task["entry"])
-    found = views.code_of(store, task["code_key"])
+    found = details.code_of(store, task["code_key"])
     if found is not None:
         name, source, parts = found
     elif entry.get("source"):
         name, source, parts = entry.get("file", "script"), entry["source"], []
     else:
         raise errors.NotFound(
-            f"no source of {views.label_of(store, task)} was captured", "it came from no file", "minipipe show --env"
+            f"no source of {details.label_of(store, task)} was captured", "it came from no file", "minipipe show --env"
         )
     if out.json:
         document = {"id": task["uid"], "name": name, "source": source, "parts": parts, "key": task["code_key"]}
@@ -250,7 +250,7 @@ def _env(store: Store, out: Output, task: sqlite3.Row) -> None:
 
 
 def _attempts(store: Store, out: Output, task: sqlite3.Row) -> None:
-    found, now = views.attempts_of(store, task["id"]), time.time()
+    found, now = details.attempts_of(store, task["id"]), time.time()
     rows = [
         (
             one.number,
@@ -283,17 +283,17 @@ _PARTS = {"params": _params, "code": _code, "env": _env, "attempts": _attempts}
 
 
 def _document(store: Store, task: sqlite3.Row) -> dict[str, Any]:
-    now, living = time.time(), views.living(store)
+    now, living = time.time(), presence.living(store)
     document = _task_document(store, task, living, now)
     if task["run_name"] is not None:
         document["steps"] = [_task_document(store, step, living, now) for step in views.steps_of(store, task["id"])]
     return document
 
 
-def _task_document(store: Store, task: sqlite3.Row, living: list[views.LiveWorker], now: float) -> dict[str, Any]:
-    pipeline, project = lookup.pipeline_of(task["name"], views.project_of(store, task))
-    source = views.task_by_id(store, task["cached_from"])
-    needs, needed_by = views.neighbours(store, task["id"])
+def _task_document(store: Store, task: sqlite3.Row, living: list[presence.LiveWorker], now: float) -> dict[str, Any]:
+    pipeline, project = lookup.pipeline_of(task["name"], details.project_of(store, task))
+    source = details.task_by_id(store, task["cached_from"])
+    needs, needed_by = details.neighbours(store, task["id"])
     counts = views.step_counts(store, task["id"]) if task["run_name"] is not None else {}
     cells = records.parameters(store, task["id"])
     return {
@@ -306,7 +306,7 @@ def _task_document(store: Store, task: sqlite3.Row, living: list[views.LiveWorke
         "version": task["version"],
         "status": task["status"],
         "reason": task["reason"],
-        "waiting": views.waiting_reason(store, task, living, counts) or None,
+        "waiting": reasons.waiting_reason(store, task, living, counts) or None,
         "error": error_of(task) or None,
         "queue": task["queue"],
         "attempt": task["attempt"],
@@ -319,7 +319,7 @@ def _task_document(store: Store, task: sqlite3.Row, living: list[views.LiveWorke
         "needs": needs,
         "needed_by": needed_by,
         "parameters": {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in cells},
-        "tags": list(views.tags_of(store, task["id"])),
+        "tags": list(details.tags_of(store, task["id"])),
         "created_at": output.iso(task["created_at"]),
         "queued_at": output.iso(task["queued_at"]),
         "started_at": output.iso(task["started_at"]),

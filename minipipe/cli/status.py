@@ -14,7 +14,7 @@ import click
 from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.store import views
+from minipipe.store import presence, queues, views
 from minipipe.store.home import Store
 
 REDRAW_S = 0.25
@@ -92,9 +92,9 @@ def status(
 
 def _show(store: Store, out: Output, wanted: views.Filter) -> None:
     with store.database.snapshot():
-        living = views.living(store)
+        living = presence.living(store)
         found = views.tasks_of(store, wanted, living)
-        queued = views.queued_counts(store)
+        queued = queues.queued_counts(store)
     now = time.time()
     if out.quiet and not out.json:
         for one in found:
@@ -189,7 +189,7 @@ def _record(one: views.Listed, now: float) -> dict[str, Any]:
     }
 
 
-def _worker(one: views.LiveWorker) -> dict[str, Any]:
+def _worker(one: presence.LiveWorker) -> dict[str, Any]:
     return {
         "name": one.name,
         "kind": one.kind,
@@ -202,13 +202,13 @@ def _worker(one: views.LiveWorker) -> dict[str, Any]:
     }
 
 
-def _footer(store: Store, living: Sequence[views.LiveWorker], queued: dict[str, int]) -> str:
-    workers = [describe(one) for one in living if one.kind == views.AGENT]
+def _footer(store: Store, living: Sequence[presence.LiveWorker], queued: dict[str, int]) -> str:
+    workers = [describe(one) for one in living if one.kind == presence.AGENT]
     waiting = ", ".join(f"{name} {number}" for name, number in queued.items())
     return f"workers: {'; '.join(workers) or 'none'}   queues: {waiting or 'empty'}   store: {output.shown_path(store.path)}"
 
 
-def describe(one: views.LiveWorker) -> str:
+def describe(one: presence.LiveWorker) -> str:
     """A worker in one phrase: ``w1 default, services, 1 of 4 busy``."""
     serves = ", ".join(one.queues) if one.queues else "one command"
     return f"{one.name} {serves}, {one.busy} of {one.slots} busy"

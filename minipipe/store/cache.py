@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minipipe.store import blobs
@@ -203,3 +204,18 @@ def _code_differences(store: Store, old: str | None, new: str | None) -> list[Di
             where = f", {place['file']}:{place['line']}" if place.get("file") else ""
             found.append(Difference("code", name, what + where))
     return found
+
+
+def forget(store: Store, task_ids: Sequence[int] | None) -> int:
+    """Drop the cache entries under the keys of tasks (None: all entries); runs and artifacts stay.
+
+    Returns:
+        number of entries.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        if task_ids is None:
+            return connection.execute("DELETE FROM cache").rowcount
+        keys = "SELECT cache_key FROM task WHERE id IN (SELECT value FROM json_each(?))"
+        return connection.execute(f"DELETE FROM cache WHERE key IN ({keys})", (json.dumps(list(task_ids)),)).rowcount

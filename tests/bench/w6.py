@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from minipipe.store import attempts, tasks, views, workers
+from minipipe.store import attempts, presence, queues, tasks, views, workers
 from minipipe.store.attempts import Claimant
 from minipipe.store.home import Store
 from tests.bench import history, measure
@@ -87,8 +87,8 @@ def _status_query(plan: Plan, stores: dict[int, Store]) -> list[Row]:
         def once() -> float | None:
             start = time.perf_counter()
             with store.database.snapshot():
-                found = views.tasks_of(store, views.Filter(limit=_SHOWN), views.living(store))
-                views.queued_counts(store)
+                found = views.tasks_of(store, views.Filter(limit=_SHOWN), presence.living(store))
+                queues.queued_counts(store)
             spent = time.perf_counter() - start
             plan.expect("W6: runs listed", len(found), _SHOWN)
             return spent * 1e3

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from conftest import PYTHON, Filled
 
-from minipipe.store import attempts, locks, tasks, views, workers
+from minipipe.store import attempts, details, locks, presence, queues, reasons, tasks, views, workers
 
 Invoke = Callable[..., Result]
 
@@ -98,9 +98,9 @@ def test_steps_and_templates_are_listed_on_request(filled: Filled, cli: Invoke) 
 
 
 def reason(filled: Filled, task: tasks.Submitted) -> str:
-    row = views.task_by_id(filled.store, task.id)
+    row = details.task_by_id(filled.store, task.id)
     assert row is not None
-    return views.waiting_reason(filled.store, row, views.living(filled.store), views.step_counts(filled.store, task.id))
+    return reasons.waiting_reason(filled.store, row, presence.living(filled.store), views.step_counts(filled.store, task.id))
 
 
 def test_a_run_whose_queue_nobody_serves_says_so_and_what_to_type(filled: Filled, cli: Invoke) -> None:
@@ -206,11 +206,11 @@ def test_listing_costs_the_same_whatever_the_history(filled: Filled) -> None:
     filled.step(run, "load")
 
     def look() -> None:
-        living = views.living(filled.store)
+        living = presence.living(filled.store)
         views.tasks_of(filled.store, views.Filter(limit=10), living)
         views.tasks_of(filled.store, views.Filter(limit=10, everything=True), living)
-        views.queued_counts(filled.store)
-        views.queues(filled.store, living)
+        queues.queued_counts(filled.store)
+        queues.queues(filled.store, living)
 
     _many(filled, 20, 20)
     before = _steps(filled, look)

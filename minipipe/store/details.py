@@ -1,0 +1,117 @@
+"""What is known of one task, for people: its label, neighbours, artifacts, code and tries. Nothing here decodes a value."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from minipipe import states
+from minipipe.store.home import Store
+
+
+def project_of(store: Store, task: sqlite3.Row) -> str:
+    """Full name of a task's project."""
+    row = store.database.row("SELECT name FROM project WHERE id = ?", (task["project_id"],))
+    return str(row["name"]) if row else ""
+
+
+def task_by_id(store: Store, task_id: int | None) -> sqlite3.Row | None:
+    """A full row by its row id, None if there is none."""
+    return store.database.row("SELECT * FROM task WHERE id = ?", (task_id,)) if task_id is not None else None
+
+
+def task_by_uid(store: Store, uid: str | None) -> sqlite3.Row | None:
+    """A full row by its id, None if there is none."""
+    return store.database.row("SELECT * FROM task WHERE uid = ?", (uid,)) if uid is not None else None
+
+
+def label_of(store: Store, task: sqlite3.Row) -> str:
+    """``8b0e44d1/train`` for a step, ``8b0e44d1`` for everything else."""
+    run = task_by_id(store, task["parent_id"])
+    return f"{run['uid'][:8]}/{task['name']}" if run is not None else str(task["uid"][:8])
+
+
+def neighbours(store: Store, task_id: int) -> tuple[list[str], list[str]]:
+    """(names of the steps that a step needs, names of those that need it)."""
+    both = []
+    for mine, other in (("child_id", "parent_id"), ("parent_id", "child_id")):
+        rows = store.database.rows(
+            f"SELECT t.name FROM edge e JOIN task t ON t.id = e.{other} WHERE e.{mine} = ? AND e.kind <> 'control' ORDER BY t.id",
+            (task_id,),
+        )
+        both.append([row["name"] for row in rows])
+    return both[0], both[1]
+
+
+def arguments_of(store: Store, task_id: int) -> tuple[tuple[str, str, str], ...]:
+    """(section, name, text) of the parameters that were given to a task; its scalar results are not among them."""
+    rows = store.database.rows(
+        "SELECT section, name, text FROM parameter WHERE task_id = ? AND section <> 'return' ORDER BY id LIMIT 40", (task_id,)
+    )
+    return tuple((row["section"], row["name"], row["text"]) for row in rows)
+
+
+def tags_of(store: Store, task_id: int) -> tuple[str, ...]:
+    """What people tagged a task with."""
+    rows = store.database.rows("SELECT name FROM tag WHERE task_id = ? AND system = 0 ORDER BY name", (task_id,))
+    return tuple(row["name"] for row in rows)
+
+
+def artifacts_of(store: Store, task: sqlite3.Row) -> list[dict[str, Any]]:
+    """A task's artifacts and scalar results: outputs, then inputs, then code; nothing is decoded.
+
+    A scalar result has codec "scalar" and its ``value`` as JSON; everything else is a blob.
+    """
+    rows = store.database.rows(
+        "SELECT name, CASE role WHEN 'reference' THEN 'input' ELSE role END AS role, type, size, digest, preview, codec,"
+        " metadata, NULL AS value FROM artifact WHERE task_id = ?"
+        " ORDER BY CASE role WHEN 'output' THEN 0 WHEN 'code' THEN 2 ELSE 1 END, id",
+        (task["id"],),
+    )
+    scalars = store.database.rows(
+        "SELECT name, 'output' AS role, type, NULL AS size, NULL AS digest, text AS preview, 'scalar' AS codec,"
+        " '{}' AS metadata, value FROM parameter WHERE task_id = ? AND section = 'return' ORDER BY id",
+        (task["id"],),
+    )
+    found = [dict(row) for row in (*scalars, *rows)]
+    for one in found:
+        if one["codec"] == "scalar":
+            one.update(size=None, digest=None, type=one["type"] or "str")
+    return found
+
+
+def code_of(store: Store, key: str | None) -> tuple[str, str, list[dict[str, Any]]] | None:
+    """(name, source, parts) of a step's captured code, None if none was captured."""
+    row = store.database.row("SELECT name, source, parts FROM code WHERE key = ?", (key,))
+    return (row["name"], row["source"], json.loads(row["parts"])) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One try of a task, from its history."""
+
+    number: int
+    started_at: float
+    ended_at: float | None
+    ended_as: str
+    worker: str
+    reason: str
+
+
+def attempts_of(store: Store, task_id: int) -> list[AttemptView]:
+    """All tries of a task, oldest first."""
+    rows = store.database.rows(
+        "SELECT e.at, e.old, e.new, e.attempt, e.detail, w.name AS worker FROM event e LEFT JOIN worker w ON w.id = e.worker_id"
+        " WHERE e.task_id = ? AND e.kind = 'status' AND 'in_progress' IN (e.old, e.new) ORDER BY e.id",
+        (task_id,),
+    )
+    found: list[AttemptView] = []
+    for row in rows:
+        if row["new"] == states.IN_PROGRESS:
+            found.append(AttemptView(row["attempt"], row["at"], None, states.IN_PROGRESS, row["worker"] or "", ""))
+        elif found:
+            last = found[-1]
+            found[-1] = AttemptView(last.number, last.started_at, row["at"], row["new"], last.worker, row["detail"])
+    return found
