@@ -7,15 +7,12 @@ come from outside and are shown with their control characters escaped.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import json
 import math
 import os
-import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,14 @@ import click
 
 from minipipe import settings, states
 from minipipe.errors import StoreMissing
+from minipipe.shown import ago as ago
+from minipipe.shown import clock as clock
+from minipipe.shown import duration as duration
+from minipipe.shown import escape as escape
+from minipipe.shown import escape_lines as escape_lines
+from minipipe.shown import iso as iso
+from minipipe.shown import sign_of
+from minipipe.shown import size as size
 from minipipe.store.home import Store
 
 FORMATS = ("table", "tsv", "github", "json", "jsonl")
@@ -32,88 +37,6 @@ _META = "minipipe.options"
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# C0, DEL, C1, bidirectional marks and overrides, line separators, the byte order mark, invisible tags, lone surrogates.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
-)
-_UNSAFE_BUT_TABS = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "\x00-\x08\x0a-\x1f"))
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _visible(match: re.Match[str]) -> str:
-    character = match[0]
-    code = ord(character)
-    if character in _SHORT:
-        return _SHORT[character]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def escape(text: object) -> str:
-    """Text on one line that cannot steer a terminal: control characters and bidirectional marks are made visible."""
-    return _UNSAFE.sub(_visible, str(text))
-
-
-def escape_lines(text: object) -> str:
-    """The same for text of several lines: line ends and tabs stay."""
-    lines = str(text).replace("\r\n", "\n").split("\n")
-    return "\n".join(_UNSAFE_BUT_TABS.sub(_visible, line) for line in lines)
-
-
-# -- times and sizes ----------------------------------------------------------------------------------------------------
-
-
-def duration(seconds: float | None) -> str:
-    """``0.2s``, ``41s``, ``6m``, ``1h 5m``, ``2d 3h``; empty for None. A clock that was set back counts as 0."""
-    if seconds is None:
-        return ""
-    seconds = max(0.0, seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for unit, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= unit:
-            rest = whole % unit // part
-            return f"{whole // unit}{name}" + (f" {rest}{part_name}" if rest else "")
-    return f"{whole}s"
-
-
-def ago(seconds: float | None) -> str:
-    """``41s ago``, ``6m ago``, ``3d ago``; empty for None."""
-    if seconds is None:
-        return ""
-    whole = max(0, int(seconds))
-    for unit, name in ((86400, "d"), (3600, "h"), (60, "m")):
-        if whole >= unit:
-            return f"{whole // unit}{name} ago"
-    return f"{whole}s ago"
-
-
-def size(number: int | None) -> str:
-    """``412 B``, ``6.1 kB``, ``1.9 GB`` (powers of 1000); empty for None."""
-    if number is None:
-        return ""
-    if number < 1000:
-        return f"{number} B"
-    value = float(number)
-    for unit in ("kB", "MB", "GB", "TB"):
-        value /= 1000
-        if value < 999.95 or unit == "TB":
-            break
-    return f"{value:.1f} {unit}"
-
-
-def clock(at: float | None, utc: bool = False) -> str:
-    """``2026-11-20 14:02:11``, local time unless `utc`; empty for None."""
-    return "" if at is None else time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at) if utc else time.localtime(at))
-
-
-def iso(at: float | None) -> str | None:
-    """ISO 8601 in UTC with ``Z``, for JSON."""
-    if at is None:
-        return None
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
 
 # -- colour and glyphs --------------------------------------------------------------------------------------------------
 
@@ -130,14 +53,6 @@ _COLORS = {
     "ok": "32",
     "warn": "33",
     "bad": "31",
-}
-_GLYPHS = {
-    states.COMPLETED: "✔",
-    states.PUBLISHED: "✔",
-    states.IN_PROGRESS: "▶",
-    states.FAILED: "✘",
-    states.STOPPED: "✘",
-    states.SKIPPED: "–",
 }
 
 
@@ -161,7 +76,7 @@ def can_encode(text: str, stream: IO[str]) -> bool:
 def glyph(status: str, stream: IO[str] | None = None) -> str:
     """The sign of a status, to stand beside its word; empty off a terminal or if the encoding lacks it."""
     stream = stream or sys.stdout
-    sign = _GLYPHS.get(status, "○")
+    sign = sign_of(status)
     return sign if is_terminal(stream) and can_encode(sign, stream) else ""
 
 
