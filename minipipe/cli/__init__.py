@@ -44,9 +44,11 @@ VERBS = {
     "logs": Verb("minipipe.cli.logs:logs", "Look", "Print what steps printed."),
     "artifacts": Verb("minipipe.cli.artifacts:artifacts", "Look", "List the artifacts of a run or a step."),
     "get": Verb("minipipe.cli.artifacts:get", "Look", "Save an artifact to a file."),
+    "metrics": Verb("minipipe.cli.metrics:metrics_of", "Look", "Show what steps measured."),
+    "diff": Verb("minipipe.cli.diff:diff", "Look", "Compare runs: what differs."),
     "cache": Verb("minipipe.cli.cache:cache", "Look", "Ask why a step ran, or make the cache forget."),
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
-    "queue": Verb("minipipe.cli.queue:queue", "Serve", "List, pause and resume queues."),
+    "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
     "doctor": Verb("minipipe.cli.doctor:doctor", "Serve", "Check the store and its surroundings."),
 }
 _GROUPS = ("Run", "Look", "Serve")

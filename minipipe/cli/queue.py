@@ -1,16 +1,14 @@
-"""``minipipe queue``: what waits where, and who serves it."""
+"""``minipipe queue``: what waits where, who serves it, and moving it about."""
 
 from __future__ import annotations
 
-import difflib
 import time
 
 import click
 
-from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.store import presence, queues
+from minipipe.store import details, lookup, presence, queues
 
 _HEADERS = ("QUEUE", "STATE", "QUEUED", "IN_PROGRESS", "OLDEST", "WORKERS")
 
@@ -18,12 +16,13 @@ _HEADERS = ("QUEUE", "STATE", "QUEUED", "IN_PROGRESS", "OLDEST", "WORKERS")
 @click.group(invoke_without_command=True)
 @click.pass_context
 def queue(context: click.Context) -> None:
-    """List, pause and resume queues.
+    """List queues, pause and resume them, move what waits.
 
     \b
     Examples:
       minipipe queue
       minipipe queue pause gpu
+      minipipe queue move calm-otter/train gpu --front
     """
     if context.invoked_subcommand is None:
         context.invoke(list_queues)
@@ -78,6 +77,20 @@ def list_queues(out: Output) -> None:
 @queue.command()
 @click.argument("name", metavar="Q")
 @output.pass_output
+def create(out: Output, name: str) -> None:
+    """Make a queue. Using a name makes one too.
+
+    \b
+    Example:
+      minipipe queue create gpu
+    """
+    made = queues.create(out.open_store(create=True), name)
+    _told(out, name, f"queue {name} created" if made else f"queue {name} was there already", created=made)
+
+
+@queue.command()
+@click.argument("name", metavar="Q")
+@output.pass_output
 def pause(out: Output, name: str) -> None:
     """Take nothing from a queue until it is resumed; what runs goes on.
 
@@ -101,18 +114,73 @@ def resume(out: Output, name: str) -> None:
     _set(out, name, False)
 
 
+@queue.command()
+@click.argument("name", metavar="Q")
+@output.pass_output
+def remove(out: Output, name: str) -> None:
+    """Remove a queue in which nothing waits. default and services stay.
+
+    \b
+    Example:
+      minipipe queue remove gpu
+    """
+    queues.remove(out.open_store(), name)
+    _told(out, name, f"queue {name} removed", removed=True)
+
+
+@queue.command()
+@click.argument("name", metavar="Q")
+@output.pass_output
+def purge(out: Output, name: str) -> None:
+    """Take every task out of a queue; they are drafts again.
+
+    \b
+    Example:
+      minipipe queue purge gpu
+    """
+    store = out.open_store()
+    gone = queues.purge(store, name)
+    what = "task left it and is a draft" if len(gone) == 1 else "tasks left it and are drafts"
+    _told(out, name, f"queue {name} is empty: {len(gone)} {what}", tasks=gone)
+
+
+@queue.command()
+@click.argument("task", metavar="TASK")
+@click.argument("name", metavar="Q")
+@click.option("--front", is_flag=True, help="Before everything that waits there, not behind it.")
+@output.pass_output
+def move(out: Output, task: str, name: str, front: bool) -> None:
+    """Move a waiting task to a queue, or within its own.
+
+    \b
+    Examples:
+      minipipe queue move calm-otter/train gpu
+      minipipe queue move 8b0e44d1 default --front
+    """
+    store = out.open_store()
+    row = lookup.find_task(store, task)
+    status = queues.move(store, row["id"], name, front)
+    label = details.label_of(store, row)
+    place = f"{'at the head' if front else 'at the end'} of queue {name}"
+    text = f"{label} is {place}" if status == "queued" else f"{label} is {status}: it will stand {place}"
+    _told(out, name, text, task=row["uid"], status=status)
+    if not queues.servers_of(store, name):
+        output.note(f"no worker serves queue {name!r}; start one: {queues.start_hint(name)}")
+
+
 def _set(out: Output, name: str, paused: bool) -> None:
     store = out.open_store()
-    if not queues.set_paused(store, name, paused):
-        names = [one.name for one in queues.queues(store, ())]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else "minipipe queue"
-        raise errors.NotFound(f"no queue {name!r}", f"there are {', '.join(names)}", hint, name=name)
+    queues.set_paused(store, name, paused)
     state = "paused" if paused else "open"
+    waiting = queues.queued_counts(store).get(name, 0)
+    _told(out, name, f"queue {name} is {state}; {waiting} queued", state=state)
+
+
+def _told(out: Output, name: str, text: str, **facts: object) -> None:
+    """Say what was done, in the format that is wanted."""
     if out.json:
-        output.print_json({"queue": name, "state": state}, line=out.format == "jsonl")
+        output.print_json({"queue": name, **facts}, line=out.format == "jsonl")
     elif out.quiet:
         output.write(output.escape(name))
     else:
-        waiting = queues.queued_counts(store).get(name, 0)
-        output.write(output.escape(f"queue {name} is {state}; {waiting} queued"))
+        output.write(output.escape(text))

@@ -166,7 +166,7 @@ def _nearest(store: Store, task: sqlite3.Row) -> sqlite3.Row | None:
 
 
 def _differences(store: Store, old: sqlite3.Row, new: sqlite3.Row) -> list[Difference]:
-    found = _code_differences(store, old["code_key"], new["code_key"])
+    found = code_differences(store, old["code_key"], new["code_key"])
     for kind, sql in (
         (
             "param",
@@ -187,7 +187,9 @@ def _differences(store: Store, old: sqlite3.Row, new: sqlite3.Row) -> list[Diffe
     return found
 
 
-def _code_differences(store: Store, old: str | None, new: str | None) -> list[Difference]:
+def code_differences(store: Store, old: str | None, new: str | None) -> list[Difference]:
+    """What differs between two captured codes, part by part."""
+
     def parts(key: str | None) -> dict[str, dict[str, str]]:
         row = store.database.row("SELECT parts FROM code WHERE key = ?", (key,))
         return {part["name"]: part for part in json.loads(row["parts"])} if row else {}

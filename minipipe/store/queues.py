@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
+import sqlite3
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minipipe import errors, states
+from minipipe.chance import fresh_id
 from minipipe.store.home import Store
-from minipipe.store.presence import LiveWorker, servers
+from minipipe.store.presence import LiveWorker, living, servers
+
+STANDARD = ("default", "services")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +65,137 @@ def queues(store: Store, living: Sequence[LiveWorker]) -> list[QueueView]:
 
 def start_hint(queue: str) -> str:
     """The command that starts a worker for a queue."""
-    return "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
+    return "minipipe worker" if queue in STANDARD else f"minipipe worker --queue {shlex.quote(queue)}"
 
 
-def set_paused(store: Store, queue: str, paused: bool) -> bool:
-    """Pause a queue or let it go on; False if there is none of that name. Transaction effect: one durable commit."""
+def servers_of(store: Store, queue: str) -> list[LiveWorker]:
+    """Living workers that serve a queue for everybody."""
+    return servers(living(store), queue)
+
+
+# -- what people do with them -------------------------------------------------------------------------------------------
+
+
+def _known(connection: sqlite3.Connection, name: str) -> None:
+    """Make sure that there is such a queue.
+
+    Raises:
+        NotFound: there is none; names the nearest.
+    """
+    names = [row["name"] for row in connection.execute("SELECT name FROM queue ORDER BY name").fetchall()]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else "minipipe queue"
+        raise errors.NotFound(f"no queue {name!r}", f"there are {', '.join(names)}", hint, name=name)
+
+
+def create(store: Store, name: str) -> bool:
+    """Make a queue; False if there is one of that name. Transaction effect: one durable commit.
+
+    Raises:
+        UsageError: the name is empty or has control characters.
+    """
+    if not name.strip() or not name.isprintable():
+        raise errors.UsageError(f"{name!r} is no name for a queue", "it needs letters", "minipipe queue create gpu")
     with store.database.write() as connection:
-        return connection.execute("UPDATE queue SET paused = ? WHERE name = ?", (int(paused), queue)).rowcount > 0
+        sql = "INSERT OR IGNORE INTO queue (name, uid, paused, created_at) VALUES (?, ?, 0, ?)"
+        return connection.execute(sql, (name, fresh_id(), time.time())).rowcount > 0
+
+
+def set_paused(store: Store, name: str, paused: bool) -> None:
+    """Pause a queue or let it go on. Transaction effect: one durable commit.
+
+    Raises:
+        NotFound: there is no such queue.
+    """
+    with store.database.write() as connection:
+        _known(connection, name)
+        connection.execute("UPDATE queue SET paused = ? WHERE name = ?", (int(paused), name))
+
+
+def remove(store: Store, name: str) -> None:
+    """Remove a queue. Ended tasks stay; which queue they came from is kept in their history.
+
+    Raises:
+        NotFound: there is no such queue.
+        UsageError: it is one of the two that always exist, or something is waiting in it or running from it.
+
+    Transaction effect: one durable commit.
+    """
+    if name in STANDARD:
+        raise errors.UsageError(f"queue {name!r} cannot be removed", "it always exists", f"minipipe queue pause {name}")
+    now = time.time()
+    with store.database.write() as connection:
+        _known(connection, name)
+        busy = connection.execute(
+            "SELECT count(*) FROM task WHERE queue = ? AND status IN ('pending', 'queued', 'in_progress')", (name,)
+        ).fetchone()[0]
+        if busy:
+            what = "task waits in it or runs" if busy == 1 else "tasks wait in it or run"
+            raise errors.UsageError(
+                f"queue {name!r} cannot be removed", f"{busy} {what}", f"minipipe queue purge {shlex.quote(name)}"
+            )
+        connection.execute(
+            "INSERT INTO event (task_id, at, kind, attempt, detail) SELECT id, ?, 'queue', attempt, ? FROM task WHERE queue = ?",
+            (now, f"its queue {name!r} was removed", name),
+        )
+        connection.execute("UPDATE task SET queue = NULL WHERE queue = ?", (name,))
+        connection.execute("DELETE FROM queue WHERE name = ?", (name,))
+
+
+def purge(store: Store, name: str) -> list[str]:
+    """Take every task out of a queue: they are drafts again. Tasks that only one command may run are left alone.
+
+    Returns:
+        the tasks' ids, oldest first.
+
+    Raises:
+        NotFound: there is no such queue.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        _known(connection, name)
+        rows = connection.execute(
+            "UPDATE task SET status = 'created', reason = 'dequeued', updated_at = ? WHERE queue = ? AND status = 'queued'"
+            " AND private = 0 RETURNING id, uid",
+            (time.time(), name),
+        ).fetchall()
+    return [row["uid"] for row in sorted(rows, key=lambda row: row["id"])]
+
+
+def move(store: Store, task_id: int, name: str, front: bool = False) -> str:
+    """Move a waiting task to a queue, making the queue if need be; its own queue moves it to the end, or with `front` to the head.
+
+    Args:
+        store: where the task is.
+        task_id: its row.
+        name: the queue.
+        front: before everything that waits there now, else behind it.
+
+    Returns:
+        the task's status: a pending one gets into the queue once nothing holds it.
+
+    Raises:
+        IllegalMove: it runs, has ended, or was never enqueued.
+
+    Transaction effect: one durable commit.
+    """
+    create(store, name)
+    with store.database.write() as connection:
+        task = connection.execute("SELECT uid, status FROM task WHERE id = ?", (task_id,)).fetchone()
+        shown = task["uid"][:8]
+        if task["status"] not in (states.QUEUED, states.PENDING):
+            hint = f"minipipe resume {shown}" if task["status"] in states.BAD else "only what waits can be moved"
+            raise errors.IllegalMove(f"task {shown} is {task['status']}: it waits in no queue", "", hint)
+        highest, first = connection.execute(
+            "SELECT priority, ticket FROM task WHERE queue = ? AND status = 'queued' AND private = 0 AND id <> ?"
+            " ORDER BY priority DESC, ticket LIMIT 1",
+            (name, task_id),
+        ).fetchone() or (0, 1)
+        last = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()[0]
+        connection.execute(
+            "UPDATE task SET queue = ?, priority = ?, ticket = ?, updated_at = ? WHERE id = ?",
+            (name, highest if front else 0, first - 1 if front else last, time.time(), task_id),
+        )
+    return str(task["status"])
