@@ -10,7 +10,12 @@ from pathlib import Path
 import minipipe
 
 PACKAGE = Path(minipipe.__file__).parent
-ABOVE = {"store": 1, "engine": 2, "sdk": 3}  # what stands alone is a word (0), other folders and these files are edges (4)
+ABOVE = {
+    "store": 1,
+    "drawing": 2,
+    "engine": 2,
+    "sdk": 3,
+}  # what stands alone is a word (0), other folders and these files are edges (4)
 EDGES = ("__init__", "__main__", "pytest_plugin")
 FOUNDATIONS = {*sys.stdlib_module_names, "blake3", "minipipe"}
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 import sqlite3
 import sys
 import tempfile
@@ -15,10 +13,9 @@ from typing import Any
 import click
 
 from minipipe import errors
-from minipipe.cli import output
+from minipipe.cli import files, output
 from minipipe.cli.output import Output
 from minipipe.store import blobs, details, lookup, records, views
-from minipipe.store.database import mapped
 from minipipe.store.home import Store
 
 _EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar", "scalar": ".json"}
@@ -104,7 +101,7 @@ def get(out: Output, name: str, target: str | None, force: bool, load: bool) -> 
         sys.stdout.buffer.flush()
         return
     path = _target(target, one)
-    _save(path, data, force)
+    files.save(path, data, force)
     if out.json:
         document = {"path": str(path), "size": len(data), "digest": one["digest"], "type": one["type"], "codec": one["codec"]}
         output.print_json(document, line=out.format == "jsonl")
@@ -147,28 +144,6 @@ def _target(given: str | None, one: dict[str, Any]) -> Path:
         return Path(name[-200:])
     path = Path(given).expanduser()
     return path / name[-200:] if path.is_dir() else path
-
-
-def _save(path: Path, data: bytes | memoryview, force: bool) -> None:
-    # With --force the new file replaces the name in one step: a link there is not followed, a reader never sees half a file.
-    draft = path.with_name(f".{secrets.token_hex(8)}.part") if force else path
-    try:
-        with mapped(path):
-            try:
-                with open(draft, "xb") as file:
-                    file.write(data)
-                if force:
-                    os.replace(draft, path)
-            except FileExistsError:
-                raise errors.UsageError(f"{path} exists", "it was not overwritten", "add --force, or -o FILE") from None
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-                raise errors.NotFound(f"cannot write {path}", error.strerror or "", "is there such a folder?") from None
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
-    finally:
-        if force:
-            draft.unlink(missing_ok=True)
 
 
 def _load(store: Store, out: Output, task: sqlite3.Row, name: str) -> None:

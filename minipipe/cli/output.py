@@ -221,8 +221,12 @@ def plain(document: Any) -> Any:
 
 def print_json(document: Any, line: bool = False) -> None:
     """Write one JSON document, over several lines or (`line`) as one. ASCII only, so it is safe on every terminal."""
-    text = json.dumps(plain(document), indent=None if line else 2, separators=(",", ":") if line else None, default=str)
-    print(text, flush=line)
+    print(json_text(document, line), flush=line)
+
+
+def json_text(document: Any, line: bool = False) -> str:
+    """What `print_json` writes, without the line end."""
+    return json.dumps(plain(document), indent=None if line else 2, separators=(",", ":") if line else None, default=str)
 
 
 def print_table(

@@ -13,8 +13,8 @@ import click
 from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
-from minipipe.cli.status import elapsed_s
 from minipipe.store import details, lookup, presence, reasons, records, views
+from minipipe.store.details import elapsed_s, error_of
 from minipipe.store.home import Store
 
 
@@ -109,14 +109,6 @@ def step_notes(store: Store, step: sqlite3.Row, living: list[presence.LiveWorker
         where = error_of(step).get("where", "").partition(", in ")[0]
         return [spent, attempt, step["reason"], where]
     return [reasons.waiting_reason(store, step, living) or step["reason"]]
-
-
-def error_of(task: sqlite3.Row) -> dict[str, str]:
-    """The recorded failure of a task: type, message, where, traceback, as far as they are known."""
-    if not task["error"]:
-        return {}
-    found = json.loads(task["error"])
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _origin(store: Store, run: sqlite3.Row) -> str:

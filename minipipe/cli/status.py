@@ -15,6 +15,7 @@ from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.store import presence, queues, views
+from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
 
 REDRAW_S = 0.25
@@ -141,15 +142,6 @@ def _cells(one: views.Listed, now: float, width: int) -> list[object]:
         output.ago(now - started),
         shown,
     ]
-
-
-def elapsed_s(row: Any, now: float) -> float | None:
-    """Seconds that a task has run: of its last attempt, or (a run) from its start to its end or to now; None before."""
-    if row["duration_s"] is not None and row["run_name"] is None:
-        return float(row["duration_s"])
-    if row["started_at"] is None:
-        return None
-    return float(max(0.0, (row["ended_at"] or now) - row["started_at"]))
 
 
 def _steps(one: views.Listed) -> str:

@@ -33,6 +33,23 @@ def label_of(store: Store, task: sqlite3.Row) -> str:
     return f"{run['uid'][:8]}/{task['name']}" if run is not None else str(task["uid"][:8])
 
 
+def elapsed_s(task: sqlite3.Row, now: float) -> float | None:
+    """Seconds that a task has run: of its last attempt, or (a run) from its start to its end or to now; None before."""
+    if task["duration_s"] is not None and task["run_name"] is None:
+        return float(task["duration_s"])
+    if task["started_at"] is None:
+        return None
+    return float(max(0.0, (task["ended_at"] or now) - task["started_at"]))
+
+
+def error_of(task: sqlite3.Row) -> dict[str, str]:
+    """The recorded failure of a task: type, message, where, traceback, as far as they are known."""
+    if not task["error"]:
+        return {}
+    found = json.loads(task["error"])
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
 def neighbours(store: Store, task_id: int) -> tuple[list[str], list[str]]:
     """(names of the steps that a step needs, names of those that need it)."""
     both = []
