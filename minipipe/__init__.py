@@ -22,13 +22,14 @@ _HOMES = {
     "TaskTypes": "minipipe.states",
     "Store": "minipipe.store.home",
     "MinipipeError": "minipipe.errors",
+    "UsageError": "minipipe.errors",
     "NotSupported": "minipipe.errors",
     "StepFailed": "minipipe.errors",
     "RunFailed": "minipipe.errors",
 }
 
 if TYPE_CHECKING:
-    from minipipe.errors import MinipipeError, NotSupported, RunFailed, StepFailed
+    from minipipe.errors import MinipipeError, NotSupported, RunFailed, StepFailed, UsageError
     from minipipe.sdk.controller import PipelineController
     from minipipe.sdk.decorator import PipelineDecorator, component, pipeline
     from minipipe.sdk.logger import Logger
@@ -50,6 +51,7 @@ __all__ = [
     "Store",
     "Task",
     "TaskTypes",
+    "UsageError",
     "component",
     "pipeline",
     "resolve",

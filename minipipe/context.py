@@ -76,6 +76,34 @@ def set_running(value: Running | None) -> None:
         os.environ.pop(VARIABLE, None)
 
 
+# -- what comes before user code ------------------------------------------------------------------------------------------
+
+_first: list[str] = []
+
+
+def import_first(name: str) -> None:
+    """Have every task that is made here from now on call something before its code is loaded, wherever it runs.
+
+    Args:
+        name: ``module:function``; it takes no arguments.
+    """
+    if name not in _first:
+        _first.append(name)
+
+
+def forget_first(name: str) -> None:
+    """Undo `import_first`."""
+    if name in _first:
+        _first.remove(name)
+
+
+def first_imports() -> dict[str, list[str]]:
+    """What `import_first` was told, as a part of a task's entry; empty if that was nothing."""
+    return {"first": list(_first)} if _first else {}
+
+
+# -- what comes after it --------------------------------------------------------------------------------------------------
+
 _endings: list[Callable[[], None]] = []
 
 

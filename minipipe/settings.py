@@ -34,6 +34,7 @@ class Settings:
         drain_s: seconds a worker that was told to leave lets its steps run on.
         max_crashes: crashes (killed from outside) that end a task as failed; retries are counted apart.
         on_code_change: "note" or "fail", when project code changed between submission and start.
+        clearml_alias: scripts of ``minipipe run`` that import clearml get minipipe's.
         color, progress, traceback, utc: how things are shown.
     """
 
@@ -47,6 +48,7 @@ class Settings:
     drain_s: float = 10.0
     max_crashes: int = 3
     on_code_change: Literal["note", "fail"] = "note"
+    clearml_alias: bool = True
     color: Literal["auto", "always", "never"] = "auto"
     progress: Literal["auto", "plain", "off"] = "auto"
     traceback: Literal["user", "full"] = "user"

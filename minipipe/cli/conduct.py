@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minipipe import errors, settings, states
+from minipipe import clearml, errors, settings, states
 from minipipe.cli import ending, output, script
 from minipipe.cli.console import Console
 from minipipe.cli.output import Output
@@ -105,6 +105,8 @@ class _Conductor:
                 timer.start()
             try:
                 if self.order.script is not None:
+                    if self.settings.clearml_alias:
+                        clearml.install(note=None if self.quiet else output.note)
                     with self.console.remembering():
                         ended = script.run(self.order.script, self.order.arguments)
                         _end_main_task(ended)

@@ -47,6 +47,7 @@ class ScriptCommand(click.Command):
 @click.option("--refresh", "steps", multiple=True, metavar="STEP", help="Run this step although an equal one is stored.")
 @click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
 @click.option("--traceback", type=click.Choice(settings.CHOICES["traceback"]), metavar="HOW", help="user or full.")
+@click.option("--no-alias", is_flag=True, help="`import clearml` finds an installed ClearML, not minipipe.")
 @click.option("--print-example", is_flag=True, help="Print the built-in example.")
 @click.pass_context
 @output.pass_output
@@ -64,6 +65,7 @@ def run(
     steps: tuple[str, ...],
     progress: str | None,
     traceback: str | None,
+    no_alias: bool,
     print_example: bool,
 ) -> int:
     """Run a script, its pipelines and their steps.
@@ -88,7 +90,9 @@ def run(
         )
     path = script.find_script(words[0]) if words else EXAMPLE
     wanted = read_settings(pairs)
-    set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback, refresh=",".join(steps) or None)
+    alias = "0" if no_alias else None
+    refresh = ",".join(steps) or None
+    set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback, refresh=refresh, clearml_alias=alias)
     if wanted:
         os.environ[launch.SET_VARIABLE] = json.dumps(wanted)
     if inline:

@@ -266,6 +266,9 @@ def _enter(entry: dict[str, Any]) -> None:
             sys.path.insert(0, folder)
         sys.path_importer_cache.pop(folder, None)  # the host may have listed it before it changed
     sys.argv = list(entry.get("argv") or [""])
+    for name in entry.get("first", ()):
+        module, _, function = name.partition(":")
+        getattr(importlib.import_module(module), function)()
 
 
 def _run_script(entry: dict[str, Any]) -> _Result:

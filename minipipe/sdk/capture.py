@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from minipipe import codekey, errors, hashing
+from minipipe import codekey, context, errors, hashing
 from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 
@@ -58,7 +58,7 @@ def capture(
         CannotTravel: a name that it uses holds something that lives in one process; names step, variable and type.
     """
     key = codekey.code_key(function, helpers=helpers)
-    memo = (key.digest, os.getcwd(), tuple(sys.argv[:1]), local_imports)
+    memo = (key.digest, os.getcwd(), tuple(sys.argv[:1]), local_imports, *context.first_imports())
     known = _memo.get(function)
     # An equal key means equal code and constants, so equal bytes; what has no stable digest is pickled anew at each call.
     if known is not None and known[0] == memo and not key.unstable:
@@ -76,7 +76,8 @@ def _capture(
     function: Callable[..., Any], step: str, helpers: Sequence[Callable[..., Any]], local_imports: bool, key: codekey.CodeKey
 ) -> Captured:
     roots = [str(import_root())] if local_imports else []
-    entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": list(key.imports)}
+    entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": list(key.imports), **context.first_imports()}
+    entry["imports"] += [name.partition(":")[0] for name in entry.get("first", ())]  # a warm host has them before it forks
     pickled = None
     if importable(function):
         entry |= {"kind": "import", "module": function.__module__, "qualname": function.__qualname__}

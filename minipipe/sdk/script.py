@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minipipe import errors
+from minipipe import context, errors
 from minipipe.sdk import capture
 
 
@@ -46,4 +46,5 @@ def capture_script(what: str) -> dict[str, Any]:
         "cwd": os.getcwd(),
         "roots": [str(capture.import_root())],
         "imports": [],
+        **context.first_imports(),
     }

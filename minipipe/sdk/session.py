@@ -150,3 +150,14 @@ def _find(uid: str, lease: context.Lease | None) -> Current | None:
         return Current(store, lease.task, uid, lease)
     row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
     return None if row is None else Current(store, row["id"], uid, None)
+
+
+def running_remotely() -> bool:
+    """True in a process that executes a task for a worker (ClearML's `clearml.config.running_remotely`)."""
+    return not local()
+
+
+def get_remote_task_id() -> str | None:
+    """Id of the task that a worker executes here, None elsewhere (ClearML's name)."""
+    running = within()
+    return running.uid if running is not None and running.worker_mode else None

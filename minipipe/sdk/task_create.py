@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from minipipe import errors, states
+from minipipe import context, errors, states
 from minipipe.sdk import notice, script, session, values
 from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, tasks
@@ -146,6 +146,7 @@ def _entry(repo: str | None, file: str | None, folder: str | None) -> dict[str, 
         "cwd": os.path.normpath(cwd),
         "roots": [str(path.parent)],
         "imports": [],
+        **context.first_imports(),
         **({"repository": str(root)} if repo else {}),
     }
 

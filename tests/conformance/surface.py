@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from minipipe import clearml
+from minipipe.clearml import names
 from tests.conformance import read_real
 
 HERE = Path(__file__).parent
@@ -100,18 +100,13 @@ def ours(path: str) -> Any:
         LookupError: there is none.
     """
     module, _, name = path.rpartition(".")
-    for place in (f"minipipe.{module}", _HOMES.get(path, "minipipe")):
-        try:
-            return getattr(importlib.import_module(place), name)
-        except (ImportError, AttributeError):
-            continue
-    raise LookupError(f"no {path}")
-
-
-_HOMES = {  # for what is looked at before the alias has it
-    "clearml.binding.artifacts.Artifact": "minipipe.sdk.artifact",
-    "clearml.utilities.proxy_object.LazyEvalWrapper": "minipipe.sdk.proxy",
-}
+    try:
+        found = getattr(clearml.module(module), name)
+    except (ImportError, AttributeError):
+        found = None
+    if found is None or (clearml.is_refused(found) and name not in names.REFUSED):  # the alias stands in for what is to come
+        raise LookupError(f"no {path}")
+    return found
 
 
 def wrong_members(group: Group) -> Iterator[tuple[str, str]]:

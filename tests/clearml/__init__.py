@@ -1,0 +1,1 @@
+"""Scripts that say ``import clearml``."""
