@@ -6,7 +6,9 @@ VERSION = "2.1.12"
 """The ClearML whose names these are."""
 
 _RANGES = "UniformParameterRange LogUniformParameterRange UniformIntegerParameterRange DiscreteParameterRange ParameterSet"
-_ENTRIES = "HyperDataset DataView DataEntry DataSubEntry DataEntryImage DataSubEntryImage HyperDatasetManagement HyperDatasetQuery"
+_ENTRIES = (
+    "HyperDataset DataView DataEntry DataSubEntry DataEntryImage DataSubEntryImage HyperDatasetManagement HyperDatasetQuery"
+)
 
 MODULES: dict[str, str] = {
     "clearml": "Task TaskTypes Logger StorageManager PipelineController PipelineDecorator OutputModel InputModel Model UsageError"

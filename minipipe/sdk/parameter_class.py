@@ -11,6 +11,7 @@ ClearML builds these classes with the ``attrs`` package; here they need nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -132,7 +133,7 @@ def param(
 
 def percent_param(*args: Any, **kwargs: Any) -> Any:
     """A `param` of type float between 0 and 1."""
-    return param(*args, range=(0, 1), type=float, **kwargs)
+    return param(*args, range=(0, 1), type=float, **kwargs)  # type: ignore[misc]  # as ClearML: one argument by place, the validator
 
 
 class TaskParameters:
@@ -147,7 +148,7 @@ class TaskParameters:
         for name in own:
             delattr(cls, name)
         places = [one for one in cls._params.values() if not one.kw_only]
-        for before, after in zip(places, places[1:], strict=False):
+        for before, after in itertools.pairwise(places):
             if after.required and not before.required:
                 raise ValueError(f"{cls.__name__}: {after.name} has no default and comes after {before.name}, which has one")
 
