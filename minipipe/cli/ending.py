@@ -65,6 +65,9 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
     text = f"{run['status']} in {output.duration(run['duration_s']) or '0.0s'}" + (f" ({cached} cached)" if cached else "")
     if several:
         text = f"{run['uid'][:8]}  {output.escape(run['run_name'] or run['name'])}  {text}"
+    if run["status"] == states.CREATED and run["run_name"] is None:
+        place = f"base_task_project={run['project']!r}, base_task_name={run['name']!r}"
+        return output.escape(f"template {run['uid'][:8]}   next: pipe.add_step(name=…, {place})")
     if run["status"] not in states.GOOD:
         return text
     called = "@last" if sessions.is_newest_run(store, run["id"]) else run["run_name"] or run["uid"][:8]

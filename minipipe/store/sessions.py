@@ -13,6 +13,12 @@ from typing import Any
 
 from minipipe.store.home import Store
 
+# Under a run stand its steps, and what they start; a task under any other task (a clone under its template, a trial under its
+# optimiser) stands for itself.
+_ON_ITS_OWN = (
+    "NOT EXISTS (SELECT 1 FROM task r LEFT JOIN task g ON g.id = r.parent_id"
+    " WHERE r.id = t.parent_id AND (r.run_name IS NOT NULL OR g.run_name IS NOT NULL))"
+)
 _OPEN = "('pending', 'queued', 'in_progress')"
 _ENDED = "('completed', 'failed', 'stopped', 'skipped')"
 
@@ -48,21 +54,26 @@ def scope_from_now(store: Store | None, session: str, runs: tuple[tuple[int, int
 
 
 def runs(store: Store, scope: Scope) -> list[sqlite3.Row]:
-    """The scope's tasks that are no steps, oldest first; ``executor`` is what kind of process began their last attempt."""
+    """The scope's tasks that are no steps, oldest first; ``executor`` is what kind of process began their last attempt.
+
+    A task under another one of the scope counts as its step, whether that is a run or not, unless that is a draft.
+    """
     return store.database.rows(
         "SELECT t.*, p.name AS project, (SELECT w.kind FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id"
         " AND e.kind = 'status' AND e.new = 'in_progress' ORDER BY e.id DESC LIMIT 1) AS executor"
-        " FROM task t JOIN project p ON p.id = t.project_id WHERE t.parent_id IS NULL"
+        " FROM task t JOIN project p ON p.id = t.project_id WHERE"
+        f" (t.parent_id IS NULL OR ({_ON_ITS_OWN} AND EXISTS (SELECT 1 FROM task u WHERE u.id = t.parent_id"
+        " AND (u.id <= :after OR u.status = 'created'))))"
         " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session)) ORDER BY t.id",
         scope.values,
     )
 
 
 def open_runs(store: Store, scope: Scope) -> list[int]:
-    """Row ids of the scope's runs that wait or run."""
+    """Row ids of the scope's tasks that wait or run, without the steps of runs."""
     rows = store.database.rows(
-        f"SELECT id FROM task WHERE parent_id IS NULL AND status IN {_OPEN}"
-        " AND (id IN (SELECT value FROM json_each(:runs)) OR (id > :after AND session = :session))",
+        f"SELECT t.id FROM task t WHERE t.status IN {_OPEN} AND {_ON_ITS_OWN}"
+        " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session))",
         scope.values,
     )
     return [row["id"] for row in rows]
