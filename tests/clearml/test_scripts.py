@@ -51,7 +51,9 @@ def test_a_template_says_where_it_is_and_how_it_is_used_and_nothing_after_it_run
         assert "completed trial 0" in done.stderr and "completed trial 1" in done.stderr
 
 
-def test_a_script_that_leaves_for_a_queue_goes_on_in_the_pool_and_the_command_ends_with_it(folder: Path, command: Command) -> None:
+def test_a_script_that_leaves_for_a_queue_goes_on_in_the_pool_and_the_command_ends_with_it(
+    folder: Path, command: Command
+) -> None:
     (folder / "remote.py").write_text(REMOTE)
     assert command("run", "remote.py").stdout == "here\nthere False\n"
 
