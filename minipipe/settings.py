@@ -35,6 +35,9 @@ class Settings:
         max_crashes: crashes (killed from outside) that end a task as failed; retries are counted apart.
         on_code_change: "note" or "fail", when project code changed between submission and start.
         clearml_alias: scripts of ``minipipe run`` that import clearml get minipipe's.
+        environments: "auto" builds an environment for a step whose ``packages`` the worker's own Python does not have, "always" for
+            every step that names packages, "off" never.
+        installer: what builds environments: "uv", "pip", or "auto": uv where it is installed.
         color, progress, traceback, utc: how things are shown.
     """
 
@@ -49,6 +52,8 @@ class Settings:
     max_crashes: int = 3
     on_code_change: Literal["note", "fail"] = "note"
     clearml_alias: bool = True
+    environments: Literal["auto", "always", "off"] = "auto"
+    installer: Literal["auto", "uv", "pip"] = "auto"
     color: Literal["auto", "always", "never"] = "auto"
     progress: Literal["auto", "plain", "off"] = "auto"
     traceback: Literal["user", "full"] = "user"
@@ -68,6 +73,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "isolation": ("fork", "spawn"),
     "durability": ("full", "fast"),
     "on_code_change": ("note", "fail"),
+    "environments": ("auto", "always", "off"),
+    "installer": ("auto", "uv", "pip"),
     "color": ("auto", "always", "never"),
     "progress": ("auto", "plain", "off"),
     "traceback": ("user", "full"),

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,24 @@ class HostProcess:
         spares: how many children to keep ready.
         cold: imports that are left to the children.
         python: the interpreter.
+        variables: more environment variables.
 
     Attributes:
         warming: imports that it was asked for and, as far as known, is still busy with.
     """
 
-    def __init__(self, store: Store, spares: int = 1, cold: Iterable[str] = (), python: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        spares: int = 1,
+        cold: Iterable[str] = (),
+        python: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         ours, theirs = socket.socketpair()
         environment = {
             **os.environ,
+            **(variables or {}),
             tree.TOKEN_VARIABLE: tree.NO_TOKEN,
             tree.STORE_VARIABLE: store.store_id,
             "MINIPIPE_HOME": str(store.path),

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+BRIDGE_VARIABLE = "MINIPIPE_BRIDGE"  # a folder for the end of the import path, see `minipipe.engine.environments`
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOAD = (
-    "import sys, importlib.util as u; "
+    "import sys, os, importlib.util as u; "
+    "sys.path += filter(None, [os.environ.get({bridge!r})]); "
     "s = u.spec_from_file_location('minipipe', {init!r}, submodule_search_locations=[{folder!r}]); "
     "m = sys.modules['minipipe'] = u.module_from_spec(s); s.loader.exec_module(m); "
     "from {module} import {function} as main; main({arguments})"
@@ -27,6 +29,7 @@ def command(module: str, function: str, *arguments: object) -> list[str]:
     code = _LOAD.format(
         init=str(_PACKAGE / "__init__.py"),
         folder=str(_PACKAGE),
+        bridge=BRIDGE_VARIABLE,
         module=module,
         function=function,
         arguments=", ".join(map(repr, arguments)),

@@ -139,18 +139,18 @@ def kill_all(tokens: Collection[str]) -> None:
         quiet = 0 if strike(tokens) else quiet + 1
 
 
-def bury(but: int) -> None:
+def bury(but: Collection[int]) -> None:
     """Collect ended children that nobody waits for: orphans that this process adopted.
 
     Args:
-        but: a child that somebody does wait for.
+        but: children that somebody does wait for.
     """
     while True:
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if ended is None or ended.si_pid == but:
+        if ended is None or ended.si_pid in but:
             return
         os.waitpid(ended.si_pid, os.WNOHANG)
 

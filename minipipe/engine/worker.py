@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, settings
-from minipipe.engine import hosting, tree
+from minipipe.engine import environments, hosting, tree
 from minipipe.store import attempts, inputs, locks, workers
 from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Claimant, Outcome
 from minipipe.store.home import Store
@@ -30,6 +30,7 @@ QUIET_LOOK_S = 0.035  # after a second without work: under 1 % of a core, and st
 TICK_S = 1.0
 _HOST_TRIES = 3
 _MOST_SPARES = 4
+_MOST_HOSTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class _Attempt:
     claim: Claim
     child: hosting.Child
     started: float
+    place: str = ""  # digest of the environment that its host runs in, "" for this Python
     why: str = ""  # "abort", "limit", "leave" or "broken" once we decided to end it
     kill_at: float = 0.0
     reported: Outcome | None = None
@@ -87,8 +89,9 @@ class Worker:
             name=options.name,
         )
         self.left_alone: tuple[str, ...] = ()
-        self.host: hosting.HostProcess | None = None
+        self.hosts: dict[str, hosting.HostProcess] = {}  # by environment; "" is this Python's
         self.host_failures = 0
+        self.builds = environments.Builds(store, self.settings.environments)
         self.cold: set[str] = set()  # imports that a host died of
         self.running: dict[str, _Attempt] = {}
         self.unsaved: list[tuple[Claim, Outcome]] = []
@@ -121,6 +124,7 @@ class Worker:
             while not self._finished():
                 self._wait()
                 self._hear()
+                self._take_builds()
                 self._advance()
                 self._save()
                 self._dispatch()
@@ -159,7 +163,7 @@ class Worker:
         tree.adopt_orphans()
 
     def _finished(self) -> bool:
-        busy = bool(self.running or self.unsaved or self.waiting)
+        busy = bool(self.running or self.unsaved or self.waiting or self.builds.waiting)
         if self.leave_at is not None:
             return not busy
         if self.options.once and self.taken and not busy:
@@ -171,8 +175,7 @@ class Worker:
         quiet = not self.running and time.monotonic() - self.last_work > 1.0
         pause = 0.005 if ending else QUIET_LOOK_S if quiet else IDLE_LOOK_S
         sources: list[Any] = [self._wakeup]
-        if self.host is not None and not self.host.lost:
-            sources.append(self.host.channel)
+        sources += [host.channel for host in self.hosts.values() if not host.lost]
         # A line that has brought its outcome is readable for ever (at its end): waiting on it would spin.
         sources += [one.child.line for one in self.running.values() if one.reported is None and not one.child.line.closed]
         readable, _, _ = select.select(sources, [], [], pause)
@@ -185,13 +188,18 @@ class Worker:
     # -- endings ------------------------------------------------------------------------------------------------------
 
     def _hear(self) -> None:
-        if self.host is None:
-            return
         for attempt in self.running.values():
             if attempt.reported is None and not attempt.child.line.closed:
                 self._listen_to(attempt)
+        for place, host in list(self.hosts.items()):
+            self._hear_of(host)
+            if host.lost:
+                self._replace_host(place)
+
+    def _hear_of(self, host: hosting.HostProcess) -> None:
+        """Children of a host that have ended."""
         by_pid = {attempt.child.pid: attempt for attempt in self.running.values()}
-        for event in self.host.events():
+        for event in host.events():
             ended = by_pid.get(event.pid)
             if ended is None:
                 continue  # a spare
@@ -201,8 +209,6 @@ class Worker:
                 ended.ended = event  # `_advance` ends what is left of it, then finishes it
             else:
                 self._finish(ended, event)
-        if self.host.lost:
-            self._replace_host()
 
     def _listen_to(self, attempt: _Attempt) -> None:
         frame = attempt.child.outcome()
@@ -297,7 +303,7 @@ class Worker:
 
     def _run_early(self, claim: Claim) -> None:
         """Start the claimed step while the commit that claims it syncs: the disk is then out of every step's way."""
-        if self.host is not None and not self.waiting and self._run(claim):
+        if self.hosts and not self.waiting and self.builds.needed(claim) is None and self._run(claim):
             self.early = claim.lease.token
 
     def _retract(self) -> None:
@@ -320,7 +326,8 @@ class Worker:
 
     def _free_slots(self) -> int:
         busy = sum(not one.claim.controller and not one.finished for one in self.running.values())
-        return self.options.slots - busy - sum(not claim.controller for claim in self.waiting)
+        waiting = sum(not claim.controller for claim in (*self.waiting, *self.builds.waiting))
+        return self.options.slots - busy - waiting
 
     def _wants_more(self) -> bool:
         return self.leave_at is None and not (self.options.once and self.taken) and self._free_slots() > 0
@@ -332,7 +339,7 @@ class Worker:
         if version == self.version and now < self.next_look:
             return
         self.version, self.next_look = version, now + 0.1  # a retry's wait ends without a commit that would wake us
-        if self.running:
+        if self.running or self.builds.waiting:
             self._end_aborted()
         while not (self.options.once and self.taken):
             step = self._free_slots() > 0
@@ -351,6 +358,10 @@ class Worker:
         for attempt in self.running.values():
             if attempt.claim.lease.task in asked:
                 self._end(attempt, "abort", asked[attempt.claim.lease.task])
+        for claim in self.builds.waiting:
+            if claim.lease.task in asked:
+                self.builds.drop(claim)
+                self.unsaved.append((claim, Outcome(RETURNED, "stopped")))  # the abort decides what it becomes
 
     def _start(self, claim: Claim) -> None:
         self.taken += 1
@@ -361,36 +372,65 @@ class Worker:
         self.say(f"{claim.run[:8]}/{claim.name} started, attempt {claim.lease.attempt}")
 
     def _dispatch(self) -> None:
-        """Hand claimed tasks to spare children; those for which none is ready wait for the next."""
-        while self.waiting and self._run(self.waiting[0]):
-            self.waiting.pop(0)
+        """Hand claimed tasks to spare children; those for which none is ready wait for the next, or for their environment."""
+        for claim in list(self.waiting):
+            if self._run(claim):
+                self.waiting.remove(claim)
 
     def _run(self, claim: Claim) -> bool:
-        """Give a task to a spare child; False if none is ready."""
-        if self.host is None:
-            self.host = hosting.HostProcess(self.store, min(self.options.slots, _MOST_SPARES), self.cold)
-        self.host.warm(claim.entry.get("imports", ()))
+        """Give a task to a spare child, or to the build of its environment; False if no child is ready."""
+        wanted = self.builds.needed(claim)
+        if wanted is not None and not self.builds.ready(claim, wanted):
+            return True
+        place = wanted.digest if wanted is not None else ""
+        host = self._host_of(place)
+        host.warm(claim.entry.get("imports", ()))
         spec: dict[str, Any] | None = None
         payloads: list[bytes] = []
-        while (child := self.host.take()) is not None:
+        while (child := host.take()) is not None:
             if spec is None:
                 spec, payloads = inputs.spec_of(self.store, claim, self.settings)
             if child.run(spec, payloads):
-                self.running[claim.lease.token] = _Attempt(claim, child, time.monotonic())
+                self.running[claim.lease.token] = _Attempt(claim, child, time.monotonic(), place)
                 return True
         return False
 
+    def _take_builds(self) -> None:
+        """Tasks whose environment is there now go on; those whose environment cannot be had fail."""
+        for built in self.builds.ended():
+            if built.error is None:
+                self.waiting += built.waiting
+                continue
+            reason, facts = environments.failure(built)
+            self.unsaved += [(claim, Outcome(FAILED, reason, facts, final=True)) for claim in built.waiting]
+
     # -- the host -----------------------------------------------------------------------------------------------------
 
-    def _replace_host(self) -> None:
-        assert self.host is not None
-        host, self.host = self.host, None
+    def _host_of(self, place: str) -> hosting.HostProcess:
+        """The host of an environment, started when first needed; of those that idle only a few stay."""
+        host = self.hosts.pop(place, None)
+        if host is None:
+            busy = {attempt.place for attempt in self.running.values()}
+            for idle in [one for one in self.hosts if one and one not in busy][: max(0, len(self.hosts) - _MOST_HOSTS + 1)]:
+                self.hosts.pop(idle).close()
+            spares = min(self.options.slots, _MOST_SPARES)
+            if place:
+                python, variables = environments.python_of(self.store, place), environments.host_environment(self.store, place)
+                host = hosting.HostProcess(self.store, spares, self.cold, str(python), variables)
+            else:
+                host = hosting.HostProcess(self.store, spares, self.cold)
+        self.hosts[place] = host  # the last used is the last to go
+        return host
+
+    def _replace_host(self, place: str) -> None:
+        host = self.hosts.pop(place)
         words = host.words()
         if host.ready:
             self.host_failures = 0
             self.cold |= host.warming
-            tree.kill_all(list(self.running))
-            for attempt in list(self.running.values()):
+            lost = [attempt for attempt in self.running.values() if attempt.place == place]
+            tree.kill_all([attempt.claim.lease.token for attempt in lost])
+            for attempt in lost:
                 self._finish(attempt, hosting.Ended(attempt.child.pid, None, False))
             return
         self.host_failures += 1
@@ -402,8 +442,9 @@ class Worker:
 
     def _return_waiting(self, reason: str) -> None:
         """Tasks that were claimed and never started go back uncounted."""
-        self.unsaved += [(claim, Outcome(RETURNED, reason)) for claim in self.waiting]
+        self.unsaved += [(claim, Outcome(RETURNED, reason)) for claim in (*self.waiting, *self.builds.waiting)]
         self.waiting.clear()
+        self.builds.kill()
 
     # -- once a second ------------------------------------------------------------------------------------------------
 
@@ -415,7 +456,7 @@ class Worker:
 
     def _tick(self) -> None:
         self._stay_with_the_store()
-        tree.bury(self.host.pid if self.host else 0)
+        tree.bury({*(host.pid for host in self.hosts.values()), *self.builds.pids})
         if self.options.owner and os.getppid() != self.options.owner and self.leave_at is None:
             self.leave_at = 0.0  # nobody is left to serve
             self._return_waiting("its command ended")
@@ -449,14 +490,15 @@ class Worker:
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def _drop_everything(self) -> None:
-        if self.host is not None:
-            self.host.kill()
+        for host in self.hosts.values():
+            host.kill()
+        self.builds.kill()
         tree.kill_all(list(self.running))
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
-        if self.host is not None:
-            self.host.close()
+        for host in self.hosts.values():
+            host.close()
         with contextlib.suppress(errors.MinipipeError, OSError):
             self._stay_with_the_store()  # if it cannot, there is nothing to settle: whoever has the store finds a dead worker
             self._return_waiting("its worker stopped on an error")

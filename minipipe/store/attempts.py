@@ -93,6 +93,7 @@ class Claim:
     run: str
     session: str
     private: bool
+    environment: str | None = None
 
 
 _CLAIM = """
@@ -102,7 +103,7 @@ UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, att
        SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
           AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
         ORDER BY priority DESC, ticket, id LIMIT 1)
-RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, session, private"""
+RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, session, private, environment"""
 _CLAIM_PUBLIC = _CLAIM.format(whose="private = 0 AND queue = :queue")
 _CLAIM_SESSION = _CLAIM.format(
     whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))"
@@ -160,6 +161,7 @@ def _as_claim(connection: sqlite3.Connection, row: sqlite3.Row) -> Claim:
         run,
         row["session"],
         bool(row["private"]),
+        row["environment"],
     )
 
 

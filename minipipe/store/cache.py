@@ -97,7 +97,9 @@ def copy_monitored_artifacts(connection: sqlite3.Connection, task_id: int) -> No
 def record(connection: sqlite3.Connection, task_id: int) -> None:
     """Enter a task that completed under its key, if it has one."""
     connection.execute(
-        "INSERT OR IGNORE INTO cache SELECT cache_key, id FROM task WHERE id = ? AND cache_key IS NOT NULL", (task_id,)
+        # A key that ends in ":" is that of an environment that was never built, see `minipipe.store.environments`.
+        "INSERT OR IGNORE INTO cache SELECT cache_key, id FROM task WHERE id = ? AND cache_key NOT LIKE '%:'",
+        (task_id,),
     )
 
 

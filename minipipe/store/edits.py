@@ -357,11 +357,11 @@ def clone(
         row = connection.execute(
             "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, run_name, version, status, queue, controller,"
             " max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry, settings,"
-            " comment, created_at, updated_at)"
+            " environment, comment, created_at, updated_at)"
             " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created',"
             " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
             " entry,"
-            " settings, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
+            " settings, environment, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
             (uid, name, project, parent_id, run_name, comment, now, now, source_id),
         ).fetchall()[0]
         tasks.copy_facts(connection, source_id, row["id"], now)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from minipipe import hashing, states
-from minipipe.store import cache, placeholders
+from minipipe.store import cache, environments, placeholders
 from minipipe.store.home import Store
 
 _NEEDS = "kind IN ('data', 'order')"  # control edges are shown and decide nothing
@@ -31,7 +31,7 @@ def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], no
     work = deque(ids)
     while work:
         task = connection.execute(
-            "SELECT id, uid, name, parent_id, template_id, use_cache, key_base, hold, gate, placeholders FROM task"
+            "SELECT id, uid, name, parent_id, template_id, use_cache, key_base, hold, gate, placeholders, environment FROM task"
             " WHERE id = ? AND status = 'pending' AND waiting_on = 0",
             (work.popleft(),),
         ).fetchone()
@@ -43,8 +43,10 @@ def promote(store: Store, connection: sqlite3.Connection, ids: Iterable[int], no
             continue
         if task["hold"]:
             continue
-        key = _resolve(store, connection, task)
-        source = cache.lookup(store, connection, key, now) if key and task["use_cache"] else None
+        key, serves = _resolve(store, connection, task), True
+        if key and task["environment"]:
+            key, serves = environments.key_with(connection, task["environment"], key)
+        source = cache.lookup(store, connection, key, now) if key and serves and task["use_cache"] else None
         if source is None:
             _enqueue(connection, task["id"], key, now)
             continue

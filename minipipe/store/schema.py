@@ -18,7 +18,7 @@ from minipipe import states
 from minipipe.chance import fresh_id
 
 APPLICATION_ID = 0x6D70_6970  # "mpip": how `file`, SQLite and we tell our database from others
-VERSION = 1
+VERSION = 2
 
 _TABLES = """
 CREATE TABLE meta (
@@ -256,8 +256,28 @@ def _first(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO meta VALUES (?, ?)", [("store_id", fresh_id()), ("created_at", str(now))])
 
 
+_ENVIRONMENTS = (
+    """
+CREATE TABLE environment (
+    digest TEXT PRIMARY KEY,                       -- of python and lines
+    python TEXT NOT NULL, lines TEXT NOT NULL,     -- JSON list: what was asked for
+    resolved TEXT,                                 -- JSON list of name==version; NULL: never built
+    installer TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, built_at REAL, duration_s REAL
+) STRICT, WITHOUT ROWID""",
+    "ALTER TABLE task ADD COLUMN environment TEXT REFERENCES environment (digest)",
+)
+
+
+def _second(connection: sqlite3.Connection) -> None:
+    for statement in _ENVIRONMENTS:
+        connection.execute(statement)
+
+
 # Newest last; the position is the schema version. A released migration is never edited: a new one follows it.
-MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (("0001_first", _first),)
+MIGRATIONS: tuple[tuple[str, Callable[[sqlite3.Connection], None]], ...] = (
+    ("0001_first", _first),
+    ("0002_second", _second),
+)
 
 
 def version_of(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.chance import between, fresh_id
-from minipipe.store import blobs, codec, names, promote
+from minipipe.requirements import Requirements
+from minipipe.store import blobs, codec, environments, names, promote
 from minipipe.store.home import Store
 
 
@@ -83,6 +84,7 @@ class NewTask:
     max_retries: int = 0
     ask_retry: bool = False
     time_limit_s: float | None = None
+    environment: Requirements | None = None  # packages that the worker's own Python may not have
     tolerated: bool = False
     abort_on_failure: bool = False
     use_cache: bool = False
@@ -128,6 +130,9 @@ def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
         task_id, uid, run_name = _insert(store, connection, new, now)
         if new.template_id is not None:
             copy_facts(connection, new.template_id, task_id, now)
+        if new.environment is not None:
+            digest = environments.note(connection, new.environment, now)
+            connection.execute("UPDATE task SET environment = ? WHERE id = ?", (digest, task_id))
         for link in new.links:
             _insert_link(store, connection, task_id, link, now)
         for name, text in new.configurations:

@@ -24,7 +24,7 @@ from pathlib import Path
 from blake3 import blake3
 
 APPLICATION_ID = 0x6D70_6970
-SCHEMA = 1
+SCHEMA = 2
 INLINE_LIMIT_BYTES = 16 << 10
 NO_TOKEN = "0" * 32
 ENDED = {"completed", "failed", "stopped", "skipped", "published"}
@@ -32,11 +32,12 @@ GOOD = {"completed", "published"}
 
 _HEX = "[0-9a-f]"
 _LAYOUT = {
-    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers|downloads|files"
+    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers|downloads|files|envs"
     rf"|minipipe\.db\.{_HEX}{{16}}\.new(-wal|-shm|-journal)?|minipipe\.db\.schema\d+\.{_HEX}{{8}}",
     "blobs": rf"{_HEX}{{2}}",
     "tmp": rf"{_HEX}{{32}}\.(\d+|d)",
     "logs": rf"{_HEX}{{2}}",
+    "envs": rf"wheels|{_HEX}{{32}}(\.(lock|failed))?",
     "workers": rf"{_HEX}{{32}}\.lock",
 }
 
@@ -278,6 +279,8 @@ def _modes(store: _Store) -> Iterator[str]:
             continue  # inside an attempt's scratch folder: copies of users' files
         if len(relative.parts) > 1 and relative.parts[0] in ("downloads", "files"):
             continue  # what URLs brought and what users uploaded, under names of their own
+        if len(relative.parts) > 2 and relative.parts[0] == "envs":
+            continue  # inside an environment, or the wheels that are kept
         wanted = _LAYOUT.get(where)
         if len(relative.parts) == 3:
             prefix = re.escape(relative.parts[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,30 @@ def weather(number: int, seconds: float, value: list[int] | None = None, size: i
 def ran() -> int:
     stamp("ran", os.environ["MINIPIPE_TASK"])
     return 1
+
+
+# -- environments -------------------------------------------------------------------------------------------------------
+
+
+def six_version() -> str:
+    """Which version of six this step sees, and where its Python is."""
+    import six
+
+    return f"{six.__version__} {Path(sys.prefix).name}"
+
+
+def is_importable(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
+
+
+def point() -> object:
+    import six
+
+    stamp("count", "point")
+    return six.Iterator()
+
+
+def same(value: object) -> str:
+    return type(value).__name__
