@@ -29,6 +29,8 @@
     ├── AttemptLost               1     this attempt was fenced out: somebody else owns the task now
     ├── ArtifactError             1     stored bytes are missing, damaged or cannot be decoded
     ├── EngineError               1     the step host cannot be started
+    ├── MissingModule             1     a step imports what this Python does not have
+    ├── RepositoryError           2     the code of a step cannot be had: no git, repository, branch, commit or access
     └── NotSupported              2     a ClearML name that minipipe does not offer
 
 The numbers are exit codes; a class without one takes its parent's.
@@ -202,6 +204,16 @@ class EngineError(MinipipeError):
 
 class NotSupported(MinipipeError, NotImplementedError):
     """A ClearML name or argument that minipipe does not offer; the hint names what to use instead."""
+
+    exit_code = 2
+
+
+class MissingModule(MinipipeError):
+    """A step imports a module that is not installed where it would run; nothing was queued."""
+
+
+class RepositoryError(MinipipeError, ValueError):
+    """The code that a step names cannot be had: no git, no such repository, branch or commit, or no access."""
 
     exit_code = 2
 

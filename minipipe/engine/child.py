@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minipipe import context, errors, hashing, seeds
-from minipipe.engine import protocol, start, tree
+from minipipe import context, errors, hashing, limits, seeds
+from minipipe.engine import protocol, repository, start, tree
 from minipipe.store import blobs, codec, database
 from minipipe.store.home import Store
 
@@ -234,7 +234,8 @@ def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Resu
             return _failed("code changed since submission: " + ", ".join(changed), None)
         if changed:
             print("minipipe: code changed since submission: " + ", ".join(changed), file=sys.stderr)
-        _enter(spec["entry"])
+        _enter(store, spec["entry"])
+        limits.apply(spec["entry"].get("limits", {}))
         if spec["entry"]["kind"] == "script":
             result = _run_script(spec["entry"])
         else:
@@ -256,7 +257,9 @@ def _changed_files(entry: dict[str, Any]) -> list[str]:
     return changed
 
 
-def _enter(entry: dict[str, Any]) -> None:
+def _enter(store: Store, entry: dict[str, Any]) -> None:
+    if "repository" in entry:
+        repository.check_out(store, repository.Pinned(**entry["repository"]))
     for folder in (entry["cwd"], *entry["roots"]):
         if not os.path.isdir(folder):
             raise errors.NotFound(f"the project folder {folder} is missing", "it was there when the step was submitted")
@@ -452,6 +455,7 @@ def _told_by(error: BaseException, entry: dict[str, Any]) -> _Result:
         note = "" if 0 <= code < 256 else f" (the system keeps {code & 255})"
         return _failed(f"exited with code {code}{note}", {"type": "SystemExit", "message": str(code)}, code & 255 or 1)
     kind, message = type(error).__name__, _message(error)
+    message += limits.words(entry.get("limits", {}), kind)
     text = _clip(_traceback_text(error), _TEXT_LIMIT)
     _flush()
     with contextlib.suppress(OSError):  # by number: the step may have replaced or closed the streams

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from minipipe import errors
+from minipipe import errors, limits
 from minipipe.engine import protocol, start, tree
 from minipipe.engine.child import OUTCOME_LIMIT_BYTES
 from minipipe.store import blobs, codec, tasks
@@ -214,7 +215,7 @@ def bad_outcome(why: str) -> Outcome:
     return Outcome(FAILED, "bad outcome", {"type": "BadOutcome", "message": why[:500]})
 
 
-def verdict(ended: Ended, child: Child) -> Outcome:
+def verdict(ended: Ended, child: Child, limited: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
     """What an ending without a whole outcome means.
 
     The step's own failures are an exit and the signals that a program brings upon itself; any other signal, a lost host or half
@@ -226,20 +227,21 @@ def verdict(ended: Ended, child: Child) -> Outcome:
         return Outcome(CRASHED, "the step host died")
     code = os.waitstatus_to_exitcode(ended.status)
     if code < 0:
-        return _killed(-code)
+        return _killed(-code, limited)
     if child.cut:
         return Outcome(CRASHED, "died while it reported its result")
     reason = "exited without a result" if code == 0 else f"exited with code {code}, without a result"
     return Outcome(FAILED, reason, {"type": "Exit", "message": reason})
 
 
-def _killed(number: int) -> Outcome:
+def _killed(number: int, limited: Mapping[str, Any]) -> Outcome:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
     if number in _STEP_SIGNALS:
-        return Outcome(FAILED, f"ended by {name}", {"type": name, "message": f"ended by {name}; the log has the Python stack"})
+        reason = f"ended by {name}{limits.words(limited, name)}"
+        return Outcome(FAILED, reason, {"type": name, "message": f"ended by {name}; the log has the Python stack"})
     memory = "; often this means that memory ran out" if number == signal.SIGKILL else ""
     return Outcome(CRASHED, f"killed by {name}", {"type": name, "message": f"killed by {name} from outside{memory}"})
 

@@ -238,7 +238,7 @@ class Worker:
             return Outcome(FAILED, f"time limit of {limit:g} s", facts, (), spent)
         if attempt.why == "leave":
             return Outcome(RETURNED, f"worker {self.registration.name} left")
-        outcome = attempt.reported or hosting.verdict(ended, attempt.child)
+        outcome = attempt.reported or hosting.verdict(ended, attempt.child, attempt.claim.entry.get("limits", {}))
         return outcome if outcome.duration_s else Outcome(outcome.ending, outcome.reason, outcome.error, outcome.outputs, spent)
 
     def _advance(self) -> None:

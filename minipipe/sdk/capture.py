@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from minipipe import codekey, context, errors, hashing
+from minipipe import codekey, context, errors, hashing, imports
 from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 
@@ -78,6 +78,8 @@ def _capture(
     roots = [str(import_root())] if local_imports else []
     entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": list(key.imports), **context.first_imports()}
     entry["imports"] += [name.partition(":")[0] for name in entry.get("first", ())]  # a warm host has them before it forks
+    if found := imports.versions(key.imports):
+        entry["versions"] = found
     pickled = None
     if importable(function):
         entry |= {"kind": "import", "module": function.__module__, "qualname": function.__qualname__}

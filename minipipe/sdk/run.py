@@ -20,7 +20,7 @@ from typing import Any
 
 from minipipe import context, errors, hashing, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, local, proxy, references, session
+from minipipe.sdk import arguments, callbacks, capture, local, needs, proxy, references, session
 from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
 from minipipe.store import attempts, placeholders, promote, records, tasks, workers
 from minipipe.store.attempts import Outcome
@@ -50,6 +50,7 @@ class Run:
         self.options = options
         self.again = again
         self.settings = settings.load_settings()
+        self._planner = needs.Planner(store)
         self.steps: dict[str, Step] = {}
         self.by_id: dict[int, Step] = {}
         self.failure: BaseException | None = None
@@ -172,7 +173,10 @@ class Run:
     def _new_task(
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
     ) -> tasks.NewTask:
-        key_base = self._key_base(spec, name, given, code)
+        planned = self._planner.plan(name, spec.needs.over(self.options.needs), code.entry)
+        if "packages" not in planned.entry and "repository" not in planned.entry:
+            self._check_imports(name, spec, code.entry)
+        key_base = self._key_base(spec, name, given, code, planned.key_parts)
         parents = [(parent, "data") for parent in given.parents] + [
             (self._parent(parent, name), "order") for parent in spec.parents
         ]
@@ -186,7 +190,8 @@ class Run:
             type=spec.task_type,
             name=name,
             project=self.options.project_of(spec),
-            entry={**code.entry, "returns": list(spec.returns)},
+            entry={**code.entry, "returns": list(spec.returns), **planned.entry},
+            environment=planned.environment,
             parent_id=self.id,
             queue=spec.queue or self.options.default_queue or self.settings.queue,
             session=self.session,
@@ -213,12 +218,25 @@ class Run:
         """The step's own retries, else the pipeline's (ClearML's rule)."""
         return spec.retry if spec.retry is not None else self.options.retry
 
-    def _key_base(self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured) -> str | None:
+    def _check_imports(self, name: str, spec: StepSpec, entry: dict[str, Any]) -> None:
+        """A module that is missing here is missing in the step too, if the step runs in this very Python; else it is worth a word."""
+        try:
+            needs.check_imports(name, spec.function, entry["roots"])
+        except errors.MissingModule as missing:
+            if self.private:
+                raise
+            if missing.message not in self._told:
+                self._told.add(missing.message)
+                print(f"note: {missing.message} here; {missing.cause}: its worker needs it", file=sys.stderr)
+
+    def _key_base(
+        self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, more: tuple[str, ...] = ()
+    ) -> str | None:
         unstable = [*given.unstable, *code.key.unstable]
         if unstable and spec.cache:
             text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
             warnings.warn(text, UserWarning, stacklevel=5)  # the line that calls the component
-        return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts)
+        return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts, *more)
 
     def change_arguments(self, step: Step, values: dict[str, Any]) -> None:
         """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them).
@@ -226,7 +244,8 @@ class Run:
         Takes no lock: a thread that submits a step may be waiting for this one's value.
         """
         given, code = self._pack(step.spec, step.name, values)
-        key_base = self._key_base(step.spec, step.name, given, code)
+        planned = self._planner.plan(step.name, step.spec.needs.over(self.options.needs), code.entry)
+        key_base = self._key_base(step.spec, step.name, given, code, planned.key_parts)
         tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
     def _may_use_cache(self, spec: StepSpec, name: str) -> bool:

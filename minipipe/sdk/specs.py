@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from minipipe.sdk.needs import Needs
 from minipipe.store import tasks
 
 Retry = int | Callable[..., bool] | None
@@ -34,6 +35,7 @@ class StepSpec:
     after: Callable[..., Any] | None = None
     on_status: Callable[..., Any] | None = None
     node: Any = None  # the node that users hold already, if there is one
+    needs: Needs = field(default_factory=Needs)
     project: str | None = None  # where its task lives, unless the pipeline names a target project
 
     @property
@@ -68,6 +70,7 @@ class RunOptions:
     local: bool = False
     debug: bool = False
     local_imports: bool = True
+    needs: Needs = field(default_factory=Needs)  # for steps that say nothing themselves
     own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 
     def project_of(self, spec: StepSpec) -> str:

@@ -1,0 +1,176 @@
+"""What a step needs in order to run: packages, code of a repository, limits; and what becomes of that when it is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from minipipe import errors, imports, limits, requirements, settings
+from minipipe.engine import environments, repository
+from minipipe.limits import Limits
+from minipipe.requirements import Requirements
+from minipipe.store.home import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Code of a repository, as its user names it (ClearML's ``repo``, ``repo_branch``, ``repo_commit``, ``working_dir``)."""
+
+    repo: str
+    branch: str | None = None
+    commit: str | None = None
+    working_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a step, or every step of a pipeline, needs.
+
+    Attributes:
+        packages: None for the worker's own Python as it is.
+        code: None for the folder of the project.
+        limits: of each attempt.
+    """
+
+    packages: Requirements | None = None
+    code: Code | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def over(self, default: Needs) -> Needs:
+        """These, and what the pipeline says for whatever they leave open."""
+        return Needs(self.packages or default.packages, self.code or default.code, self.limits or default.limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What `plan` decided.
+
+    Attributes:
+        entry: joins the task's entry.
+        environment: what an environment is made of, None if this Python has it all.
+        key_parts: join the cache key.
+    """
+
+    entry: dict[str, Any]
+    environment: Requirements | None = None
+    key_parts: tuple[str, ...] = ()
+
+
+def read(
+    owner: str,
+    packages: bool | str | Sequence[str] | None,
+    repo: str | None,
+    branch: str | None,
+    commit: str | None,
+    working_dir: str | None,
+    limited: Limits | None = None,
+) -> Needs:
+    """ClearML's arguments as needs.
+
+    Args:
+        owner: whose they are, for errors.
+        packages: requirements, or the path of a requirements file; None or a bool: the worker's own Python.
+        repo: folder of a local repository, or a git URL.
+        branch, commit: of the repository; default what is checked out there, changes included.
+        working_dir: folder of the steps below its root.
+        limited: limits of each attempt.
+
+    Raises:
+        UsageError: a requirements file that cannot be read; a branch, commit or folder without a repository.
+    """
+    code = None
+    if repo:
+        code = Code(str(repo), branch and str(branch), commit and str(commit), working_dir and str(working_dir))
+    elif branch or commit:
+        raise errors.UsageError(
+            f"{owner}: a branch or commit of no repository", "repo is not given", "repo='.' is the repository of this folder"
+        )
+    return Needs(requirements.read(packages, owner), code, limited or Limits())
+
+
+class Planner:
+    """Plans the steps of one run; equal needs are looked at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.mode = settings.load_settings().environments
+        self._pinned: dict[Code, repository.Pinned] = {}
+
+    def plan(self, step: str, needs: Needs, entry: dict[str, Any]) -> Planned:
+        """Decide where a step runs.
+
+        Args:
+            step: its name.
+            needs: with the pipeline's own filled in.
+            entry: of the task, as captured.
+
+        Raises:
+            RepositoryError: its code cannot be had. Nothing was queued.
+        """
+        planned = Planned({})
+        if needs.limits:
+            planned = replace(planned, entry={"limits": needs.limits.facts()})
+        if needs.code is not None:
+            planned = self._with_code(step, planned, needs.code, entry)
+        if needs.packages is not None and self.mode != "off":
+            planned = self._with_packages(planned, needs.packages)
+        return planned
+
+    def _with_code(self, step: str, planned: Planned, code: Code, entry: dict[str, Any]) -> Planned:
+        if code not in self._pinned:
+            pinned = repository.pin(self.store, step, code.repo, code.branch, code.commit, code.working_dir)
+            repository.check_out(self.store, pinned)
+            self._pinned[code] = pinned
+        pinned = self._pinned[code]
+        root = repository.tree_of(self.store, pinned)
+        folder = root / pinned.working_dir
+        roots = [str(folder), str(root), *entry.get("roots", ())]
+        changed = {"repository": pinned.facts(), "cwd": str(folder), "roots": list(dict.fromkeys(roots))}
+        return replace(planned, entry={**planned.entry, **changed}, key_parts=(*planned.key_parts, "code", *pinned.key_parts))
+
+    def _with_packages(self, planned: Planned, wanted: Requirements) -> Planned:
+        entry = {**planned.entry, "packages": list(wanted.lines)}
+        found = environments.satisfied(wanted.lines) if self.mode == "auto" else None
+        if found is None:
+            return replace(planned, entry=entry, environment=wanted, key_parts=(*planned.key_parts, "packages", wanted.digest))
+        # This Python has them all: no environment, but another version of one of them is another key.
+        entry["installed"] = list(found)
+        return replace(planned, entry=entry, key_parts=(*planned.key_parts, "installed", *found))
+
+
+def check_imports(step: str, function: Callable[..., Any], roots: Sequence[str]) -> None:
+    """Refuse a step whose imports cannot work in this Python, before anything of it is stored.
+
+    Args:
+        step: its name.
+        function: what it runs.
+        roots: folders that its imports start from.
+
+    Raises:
+        MissingModule: names module, file and line, and what to do.
+    """
+    found = imports.unmet(function, roots)
+    if found is not None:
+        raise errors.MissingModule(
+            f"step {step!r}: no module named {found.module!r}",
+            f"{found.file}:{found.line} imports it, and this Python does not have it",
+            f"pip install {_package_of(found.module)}   or give the step an environment: packages=[{_package_of(found.module)!r}]",
+            module=found.module,
+        )
+
+
+_PACKAGES = {
+    "sklearn": "scikit-learn",
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "bs4": "beautifulsoup4",
+    "dateutil": "python-dateutil",
+}
+
+
+def _package_of(module: str) -> str:
+    """What to install for a module: the name is the same but for a few well-known ones."""
+    return _PACKAGES.get(module, module)
