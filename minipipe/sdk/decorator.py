@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from minipipe import context, errors, states
-from minipipe.sdk import arguments, launch, proxy, versions
+from minipipe import context, errors, limits, states
+from minipipe.sdk import arguments, launch, needs, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
 from minipipe.sdk.run import Run
@@ -98,6 +98,9 @@ class PipelineDecorator(RunningPipeline):
         continue_behaviour: dict[str, bool] | None = None,
         stage: str | None = None,
         time_limit: float | None = None,
+        memory_limit_mb: float | None = None,
+        cpu_limit_s: float | None = None,
+        nice: int | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Make a function a step of pipelines.
 
@@ -120,13 +123,24 @@ class PipelineDecorator(RunningPipeline):
             tags: of the step's task.
             draft: leave the step's task as a draft; the pipeline waits until a person enqueues it.
             continue_behaviour: only its ``continue_on_fail`` is offered yet.
-            time_limit: seconds per attempt (minipipe's own argument).
-            packages, docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, repo,
-                repo_branch, repo_commit, monitor_models, output_uri, working_dir, stage: recorded.
+            time_limit: seconds per attempt (minipipe's own argument, as are the next three).
+            memory_limit_mb: MiB of private memory that each process of an attempt may use; more is a MemoryError.
+            cpu_limit_s: CPU seconds of each process of an attempt.
+            nice: 1 to 19 let the step give way to other programs.
+            packages: requirements or the path of a requirements file: the step runs in a virtual environment that has them, built
+                once, unless this Python has them all. None or a bool: this Python.
+            repo, repo_branch, repo_commit: a local folder or git URL; the step runs in a checkout of that commit. A local
+                repository without branch and commit is taken as it is, changes included.
+            working_dir: the step's folder below the root of the repository, or of the project.
+            docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, monitor_models, output_uri,
+                stage: recorded.
 
         Raises:
             BadPipeline: a monitor list that cannot be read, or a return name given twice.
+            UsageError: a requirements file that cannot be read, a commit of no repository, a limit out of its range.
         """
+        limited = limits.checked("component", memory_limit_mb, cpu_limit_s, nice)
+        wanted = needs.read("component", packages, repo, repo_branch, repo_commit, working_dir, limited)
         recorded = record(
             "component",
             {
@@ -166,6 +180,7 @@ class PipelineDecorator(RunningPipeline):
                 before=pre_execute_callback,
                 after=post_execute_callback,
                 on_status=status_change_callback,
+                needs=wanted,
             )
             return _component(spec)
 
@@ -224,9 +239,9 @@ class PipelineDecorator(RunningPipeline):
             retry_on_failure: for steps that say nothing themselves.
             enable_local_imports: False keeps the script's folder out of the steps' import path.
             multi_instance_support: not offered yet; True raises.
-            pool_frequency, docker, docker_args, docker_bash_setup_script, packages, repo, repo_branch, repo_commit,
-                artifact_serialization_function, artifact_deserialization_function, output_uri, skip_global_imports, working_dir:
-                recorded.
+            packages, repo, repo_branch, repo_commit, working_dir: for steps that say nothing themselves; see `component`.
+            pool_frequency, docker, docker_args, docker_bash_setup_script, artifact_serialization_function,
+                artifact_deserialization_function, output_uri, skip_global_imports: recorded.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
@@ -269,6 +284,7 @@ class PipelineDecorator(RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
+            needs=needs.read("pipeline", packages, repo, repo_branch, repo_commit, working_dir),
         )
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:

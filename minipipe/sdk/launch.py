@@ -15,6 +15,7 @@ from typing import Any
 from minipipe import context, errors, states
 from minipipe.sdk import maintask, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
+from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
 from minipipe.sdk.specs import Retry, RunOptions, StepSpec
@@ -43,6 +44,7 @@ class Definition:
     retry: Retry = None
     recorded: dict[str, Any] = field(default_factory=dict)
     local_imports: bool = True
+    needs: Needs = field(default_factory=Needs)
     descriptions: dict[str, str] = field(default_factory=dict)
     own_project: str = ""  # of a main task that became the pipeline's
 
@@ -198,6 +200,7 @@ def begin(
         local=mode != "remote" and (running is None or made.main),
         debug=mode == "debug",
         local_imports=definition.local_imports,
+        needs=definition.needs,
         own_project=_project_of(store, made.id),
     )
     if running is not None and running.worker_mode:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from minipipe import errors, imports, limits, requirements, settings
+from minipipe import errors, imports, requirements, settings
 from minipipe.engine import environments, repository
 from minipipe.limits import Limits
 from minipipe.requirements import Requirements
@@ -30,16 +31,24 @@ class Needs:
     Attributes:
         packages: None for the worker's own Python as it is.
         code: None for the folder of the project.
+        folder: of the step, below the root of the project; for a repository `code` has it.
         limits: of each attempt.
     """
 
     packages: Requirements | None = None
     code: Code | None = None
+    folder: str = ""
     limits: Limits = field(default_factory=Limits)
 
     def over(self, default: Needs) -> Needs:
         """These, and what the pipeline says for whatever they leave open."""
-        return Needs(self.packages or default.packages, self.code or default.code, self.limits or default.limits)
+        own = self.code or self.folder
+        return Needs(
+            self.packages or default.packages,
+            self.code if own else default.code,
+            self.folder if own else default.folder,
+            self.limits or default.limits,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +95,8 @@ def read(
         raise errors.UsageError(
             f"{owner}: a branch or commit of no repository", "repo is not given", "repo='.' is the repository of this folder"
         )
-    return Needs(requirements.read(packages, owner), code, limited or Limits())
+    folder = str(working_dir) if working_dir and code is None else ""
+    return Needs(requirements.read(packages, owner), code, folder, limited or Limits())
 
 
 class Planner:
@@ -111,6 +121,9 @@ class Planner:
         planned = Planned({})
         if needs.limits:
             planned = replace(planned, entry={"limits": needs.limits.facts()})
+        if needs.folder:
+            folder = _folder(step, needs.folder, entry)
+            planned = replace(planned, entry={**planned.entry, "cwd": folder}, key_parts=("folder", needs.folder))
         if needs.code is not None:
             planned = self._with_code(step, planned, needs.code, entry)
         if needs.packages is not None and self.mode != "off":
@@ -137,6 +150,16 @@ class Planner:
         # This Python has them all: no environment, but another version of one of them is another key.
         entry["installed"] = list(found)
         return replace(planned, entry=entry, key_parts=(*planned.key_parts, "installed", *found))
+
+
+def _folder(step: str, below: str, entry: dict[str, Any]) -> str:
+    root = Path([*entry.get("roots", ()), entry["cwd"]][0])
+    folder = (root / below).resolve()
+    if not folder.is_dir():
+        raise errors.UsageError(
+            f"step {step!r}: no folder {below!r} in {root}", hint="working_dir is relative to the folder of the script"
+        )
+    return str(folder)
 
 
 def check_imports(step: str, function: Callable[..., Any], roots: Sequence[str]) -> None:

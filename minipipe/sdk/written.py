@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minipipe import errors, states
-from minipipe.sdk import arguments, dag, launch, pipeline, references, templates, versions
+from minipipe import errors, limits, states
+from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, templates, versions
 from minipipe.sdk.pipeline import record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
@@ -87,6 +87,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
+            needs=needs.read("PipelineController", packages, repo, repo_branch, repo_commit, working_dir),
         )
         self._plans: dict[str, dag.Plan] = {}
         self._parameters: dict[str, Any] = {}
@@ -258,6 +259,9 @@ class WrittenPipeline(pipeline.RunningPipeline):
         working_dir: str | None = None,
         continue_behaviour: dict[str, bool] | None = None,
         stage: str | None = None,
+        memory_limit_mb: float | None = None,
+        cpu_limit_s: float | None = None,
+        nice: int | None = None,
     ) -> bool:
         """Add a step that runs a function.
 
@@ -269,7 +273,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             function_return: names of its results.
             project_name: project of the step's task, unless the pipeline has a `target_project`.
             task_name: recorded: the task is called like the step (ClearML's rule for pipelines).
-            helper_functions, parents, execution_queue, …: as for components.
+            helper_functions, parents, execution_queue, packages, repo, memory_limit_mb, …: as for components.
 
         Returns:
             True.
@@ -279,6 +283,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             TypeError: an argument that the function does not have.
         """
         self._check_name(name)
+        limited = limits.checked(f"step {name!r}", memory_limit_mb, cpu_limit_s, nice)
         given = arguments.bind(inspect.signature(function), (), dict(function_kwargs or {}), name)
         recorded = record(
             "add_function_step",
@@ -324,6 +329,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
             draft=bool(draft),
             project=project_name,
+            needs=needs.read(name, packages, repo, repo_branch, repo_commit, working_dir, limited),
         )
         node = common.node(spec, {f"kwargs/{key}": value for key, value in given.items()})
         self._plans[name] = dag.Plan(node, spec, given)
