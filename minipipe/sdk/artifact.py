@@ -52,7 +52,9 @@ class Artifact:
     @property
     def metadata(self) -> dict[str, str]:
         """What was given with the upload."""
-        found = {str(key): str(value) for key, value in json.loads(self._row["metadata"]).items()}
+        found = {
+            str(key): str(value) for key, value in json.loads(self._row["metadata"]).items() if not key.startswith(codec.OWN)
+        }
         if self._row["codec"] in ("file", "folder"):
             found.pop("name", None)  # of the file
         return found

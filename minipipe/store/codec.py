@@ -30,11 +30,12 @@ from pathlib import Path
 from types import CodeType
 from typing import IO, Any, cast
 
-from minipipe import errors, hashing
+from minipipe import errors, hashing, imports
 from minipipe.store import blobs
 from minipipe.store.home import Store
 
 PREVIEW_CHARACTERS = 200
+OWN = "minipipe."  # metadata that is ours, not the user's
 _HEADER_BYTES = 10_000  # NumPy refuses to read a longer one
 _JSON_NODES = 100_000  # larger containers pickle faster than they print
 
@@ -106,10 +107,20 @@ def decode(data: memoryview, codec: str, metadata: dict[str, str], scratch: Path
         raise
     except Exception as error:
         raise errors.ArtifactError(
-            f"{what or 'an artifact'} cannot be read back ({codec})",
+            f"{what or 'an artifact'} cannot be read back ({codec}){_told_of(metadata)}",
             f"{type(error).__name__}: {error}",
             "use the environment that wrote it, or run the step again",
         ) from error
+
+
+def _told_of(metadata: dict[str, str]) -> str:
+    """What is known of a value that cannot be read: its class, and the versions of its package there and here."""
+    written, kind = metadata.get(f"{OWN}package", ""), metadata.get(f"{OWN}class", "")
+    if not written:
+        return ""
+    top = written.partition(" ")[0]
+    here = f"{top} {found}" if (found := imports.version(top)) else f"no {top}"
+    return f": it is a {kind}, written with {written}, and here is {here}"
 
 
 # -- writing ------------------------------------------------------------------------------------------------------------
@@ -131,7 +142,17 @@ def _write(value: object, writer: blobs.Writer) -> tuple[str, str, dict[str, str
     if isinstance(value, Path) and value.exists():
         return _write_path(value, writer)
     dump(value, writer)
-    return "pickle", label_of(value), {}
+    return "pickle", label_of(value), _maker_of(value)
+
+
+def _maker_of(value: object) -> dict[str, str]:
+    """The class of a value and the package that it comes from, for the error of whoever cannot read it."""
+    kind = type(value)
+    top = kind.__module__.partition(".")[0]
+    version = getattr(sys.modules.get(top), "__version__", None)
+    if top in sys.stdlib_module_names or not isinstance(version, str):
+        return {}
+    return {f"{OWN}class": f"{kind.__module__}.{kind.__qualname__}", f"{OWN}package": f"{top} {version}"}
 
 
 def _is_plain(value: object) -> bool:

@@ -237,22 +237,32 @@ def test_steps_of_one_pipeline_use_versions_that_exclude_each_other(folder: Path
 @component(return_values=["x", "maker"], packages="old.txt")
 def old():
     import six
-    return six.__version__, six.Iterator()
+    six.Maker = type("Maker", (), {"__module__": "six"})
+    return six.__version__, six.Maker()
 
 @component(return_values=["x"])
 def new(before):
     import six
     return before + " " + six.__version__
 
-@component(return_values=["x"])
+@component(return_values=["x"], continue_on_fail=True, packages=["six==1.17.0"])
 def broken(maker):
     return 1
 
 @pipeline(name="both", project="tests", packages=["six==1.16.0"])
 def flow():
     before, maker = old()
+    broken(maker)
     return str(new(before))
 """
-    assert found(run(folder, text)) == "1.15.0 1.16.0"
+    done = run(folder, text)
+    assert found(done) == "1.15.0 1.16.0"
+    words = left.rows("SELECT reason FROM task WHERE name = 'broken'")[0]["reason"]
+    assert "input 'maker' cannot be read back" in words
+    assert words.endswith("it is a six.Maker, written with six 1.15.0, and here is six 1.17.0")
     rows = left.rows("SELECT e.resolved, t.name FROM task t JOIN environment e ON e.digest = t.environment ORDER BY t.id")
-    assert [(row["name"], row["resolved"]) for row in rows] == [("old", '["six==1.15.0"]'), ("new", '["six==1.16.0"]')]
+    assert [(row["name"], row["resolved"]) for row in rows] == [
+        ("old", '["six==1.15.0"]'),
+        ("broken", '["six==1.17.0"]'),
+        ("new", '["six==1.16.0"]'),
+    ]
