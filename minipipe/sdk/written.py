@@ -259,6 +259,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         working_dir: str | None = None,
         continue_behaviour: dict[str, bool] | None = None,
         stage: str | None = None,
+        *,
         memory_limit_mb: float | None = None,
         cpu_limit_s: float | None = None,
         nice: int | None = None,

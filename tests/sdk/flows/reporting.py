@@ -257,7 +257,7 @@ def a_step_that_names_no_queue_is_on_default():
     assert [step["queue"] for step in steps().values()] == ["default"]
 
 
-@component(packages=["numpy"], docker="image", docker_args="-v", repo=".", stage="data")
+@component(packages=["numpy"], docker="image", docker_args="-v", stage="data")
 def recorded():
     return 1
 
