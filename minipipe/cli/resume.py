@@ -19,6 +19,7 @@ from minipipe.engine import worker as engine
 from minipipe.sdk import session
 from minipipe.sdk.decorator import PipelineDecorator
 from minipipe.store import details, lookup, sessions, tasks, workers
+from minipipe.store import resume as resuming
 from minipipe.store.home import Store
 
 _SETTLE_S = 5.0
@@ -53,7 +54,7 @@ def resume(
         return 0
     entry = _checked_entry(store, task, detach)
     changed = entry["source"] != _source(entry)
-    kept, _ = tasks.revive(store, task["id"])
+    kept, _ = resuming.revive(store, task["id"])
     if found.progress != "off":
         steps = "1 completed step" if kept == 1 else f"{kept} completed steps"
         code = f"current ({os.path.basename(entry['file'])} changed)" if changed else "current"
@@ -148,6 +149,6 @@ def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
 
 
 def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:
-    tasks.hand_over(store, task["id"], mine, {**entry, "source": _source(entry)})
+    resuming.hand_over(store, task["id"], mine, {**entry, "source": _source(entry)})
     if task["status"] != states.QUEUED:
         tasks.enqueue(store, task["id"], task["queue"] or "services")

@@ -22,7 +22,7 @@ from minipipe import context, errors, hashing, settings, states
 from minipipe.engine import worker as engine
 from minipipe.sdk import arguments, callbacks, capture, local, needs, proxy, references, session
 from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
-from minipipe.store import attempts, placeholders, promote, records, tasks, workers
+from minipipe.store import attempts, placeholders, promote, records, resume, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -99,7 +99,7 @@ class Run:
             given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
             new = replace(self._new_task(spec, name, given, code, controls), placeholders=placeholders)
-            submitted = (tasks.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(
+            submitted = (resume.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(
                 self.store, new, durable=spec.draft
             )
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
@@ -127,7 +127,7 @@ class Run:
                 use_cache=self._may_use_cache(spec, spec.name),
                 tags=(*template.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
             )
-            known = tasks.reattach(self.store, self.id, new) if self.again else None
+            known = resume.reattach(self.store, self.id, new) if self.again else None
             submitted = known or tasks.submit(self.store, new, durable=False)
             step = Step(spec, spec.name, submitted.id, submitted.uid, {})
             self._take(step, new.queue, submitted.status)
@@ -413,7 +413,7 @@ class Run:
             if self.failure is not None:
                 self._wait_for_stopped()
             if self.again and error is None:
-                tasks.supersede_unreached(self.store, self.id)
+                resume.supersede_unreached(self.store, self.id)
         except KeyboardInterrupt as interrupt:
             error, stopped = error or interrupt, True
             self.stop_steps("the run was stopped")

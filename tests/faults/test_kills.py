@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minipipe.engine.worker import sweep
-from minipipe.store import attempts, tasks, workers
+from minipipe.store import attempts, resume, tasks, workers
 from minipipe.store.home import Store
 from tests.engine.real import QUICK, ROOT, Shop, gone, processes_of
 from tests.faults.killing import armed
@@ -513,7 +513,7 @@ def test_a_dead_controllers_run_can_be_resumed_and_no_step_runs_twice(shop: Shop
     shop.wait(lambda: not workers.alive(shop.store), 10)
     assert list(processes_of(shop.store.store_id)) == []
     (shop.folder / "go").touch()
-    tasks.revive(shop.store, run["id"])
+    resume.revive(shop.store, run["id"])
     done = subprocess.run(
         command,
         cwd=shop.folder,
@@ -556,7 +556,7 @@ def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(s
         run = shop.store.database.row("SELECT * FROM task WHERE controller = 1 ORDER BY id DESC LIMIT 1")
         resume = {}
         if run is not None and run["status"] in ("stopped", "created"):
-            tasks.revive(shop.store, run["id"])
+            resume.revive(shop.store, run["id"])
             resume = {"MINIPIPE_RESUME": run["uid"]}
         done = subprocess.run(
             command,

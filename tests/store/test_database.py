@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from minipipe import errors
-from minipipe.store import attempts, blobs, codec, database, records, tasks, workers
+from minipipe.store import attempts, blobs, codec, database, records, resume, tasks, workers
 from minipipe.store.database import Database
 from minipipe.store.home import Store
 
@@ -116,7 +116,7 @@ def test_every_write_of_every_verb_is_inside_begin_immediate(store: Store) -> No
     tasks.open_gate(store, held.id)
     tasks.answer_retry(store, held.id, True)
     tasks.abort(store, [run.id])
-    tasks.revive(store, run.id)
+    resume.revive(store, run.id)
     tasks.enqueue(store, held.id, "default")
     store.database.sync()
     registration.lock.release()

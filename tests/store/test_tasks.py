@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from minipipe import errors
-from minipipe.store import attempts, codec, records, tasks, workers
+from minipipe.store import attempts, codec, records, resume, tasks, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 from tests.store.making import (
@@ -366,8 +366,8 @@ def failed_chain(store: Store, worker: workers.Registration) -> tuple[int, list[
 
 def test_a_revived_run_keeps_what_completed_and_runs_the_rest_again(store: Store, worker: workers.Registration) -> None:
     parent, numbers = failed_chain(store, worker)
-    assert tasks.revive(store, parent) == (1, 3)
-    again = [tasks.reattach(store, parent, chain(parent, *numbers[:place])) for place in range(4)]
+    assert resume.revive(store, parent) == (1, 3)
+    again = [resume.reattach(store, parent, chain(parent, *numbers[:place])) for place in range(4)]
     assert [found and found.id for found in again] == numbers
     assert [found and found.status for found in again] == ["completed", "queued", "pending", "pending"]
     assert outputs(store, numbers[1]) == []
@@ -379,7 +379,7 @@ def test_a_revived_run_keeps_what_completed_and_runs_the_rest_again(store: Store
 
 def test_reattach_without_revival_takes_steps_as_they_are(store: Store, worker: workers.Registration) -> None:
     parent, numbers = failed_chain(store, worker)
-    again = [tasks.reattach(store, parent, chain(parent, *numbers[:place])) for place in range(4)]
+    again = [resume.reattach(store, parent, chain(parent, *numbers[:place])) for place in range(4)]
     assert [found and found.status for found in again] == ["completed", "failed", "skipped", "skipped"]
 
 
@@ -388,15 +388,15 @@ def test_reattach_awaits_a_step_that_runs_or_waits(store: Store, worker: workers
     running = tasks.submit(store, chain(parent)).id
     claim(store, worker)
     waiting = tasks.submit(store, chain(parent, running)).id
-    found = [tasks.reattach(store, parent, chain(parent)), tasks.reattach(store, parent, chain(parent, running))]
+    found = [resume.reattach(store, parent, chain(parent)), resume.reattach(store, parent, chain(parent, running))]
     assert [(entry.id, entry.status) for entry in found if entry] == [(running, "in_progress"), (waiting, "pending")]
-    assert tasks.reattach(store, parent, dataclasses.replace(chain(parent), name="new")) is None
+    assert resume.reattach(store, parent, dataclasses.replace(chain(parent), name="new")) is None
 
 
 @pytest.mark.parametrize("change", ["base", "code", "inputs", "no base"])
 def test_a_step_with_other_code_or_inputs_is_superseded(store: Store, worker: workers.Registration, change: str) -> None:
     parent, numbers = failed_chain(store, worker)
-    tasks.revive(store, parent)
+    resume.revive(store, parent)
     new = chain(parent, *numbers[:1])
     other = {
         "base": dataclasses.replace(new, key_base="other"),
@@ -404,10 +404,10 @@ def test_a_step_with_other_code_or_inputs_is_superseded(store: Store, worker: wo
         "inputs": dataclasses.replace(new, links=()),
         "no base": dataclasses.replace(new, key_base=None),
     }[change]
-    assert tasks.reattach(store, parent, other) is None
+    assert resume.reattach(store, parent, other) is None
     assert task(store, numbers[1])["superseded"] == 1
     fresh = tasks.submit(store, other)
-    found = tasks.reattach(store, parent, other)
+    found = resume.reattach(store, parent, other)
     if change == "no base":
         assert found is None
     else:
@@ -419,7 +419,7 @@ def test_a_superseded_step_that_still_runs_is_no_step_of_its_run(store: Store, w
     parent = run(store).id
     old = tasks.submit(store, chain(parent)).id
     found = claim(store, worker)
-    assert tasks.reattach(store, parent, chain(parent, base="other")) is None
+    assert resume.reattach(store, parent, chain(parent, base="other")) is None
     finish(store, found, value=1)
     assert status(store, old) == "completed"
     tally = store.database.rows("SELECT status, n FROM tally WHERE scope = ? AND n <> 0", (parent,))
@@ -433,8 +433,8 @@ def test_a_resumed_step_has_full_budgets(store: Store, worker: workers.Registrat
     for _ in range(3):
         work(store, worker, attempts.CRASHED)
     assert status(store, number) == "failed"
-    tasks.revive(store, parent)
-    tasks.reattach(store, parent, dataclasses.replace(chain(parent), max_retries=1))
+    resume.revive(store, parent)
+    resume.reattach(store, parent, dataclasses.replace(chain(parent), max_retries=1))
     row = task(store, number)
     assert (row["status"], row["crashes"], row["retries"], row["returns"]) == ("queued", 0, 0, 0)
 
