@@ -19,7 +19,7 @@ from blake3 import blake3
 from minipipe import errors, states
 from minipipe.chance import between, fresh_id
 from minipipe.context import Lease
-from minipipe.store import cache, codec, promote, tasks
+from minipipe.store import cache, codec, monitors, promote, tasks
 from minipipe.store.home import Store
 
 RETRY_BASE_S = 0.1
@@ -378,7 +378,7 @@ def _follow(store: Store, connection: sqlite3.Connection, lease: Lease, verdict:
         connection.execute("UPDATE task SET cache_key = NULL WHERE id = ?", (lease.task,))
     if verdict.status == states.COMPLETED:
         cache.record(connection, lease.task)
-    cache.copy_monitored_artifacts(connection, lease.task)
+    monitors.mirror(connection, lease.task)
     promote.settle(store, connection, lease.task, verdict.status, now)
 
 

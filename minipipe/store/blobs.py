@@ -7,6 +7,7 @@ litter that `gc` removes under the same lock. (Renaming first and linking later 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -14,7 +15,7 @@ import mmap
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,6 +136,28 @@ class Writer:
         if self._descriptor >= 0:
             os.unlink(self._path)
         self.close()
+
+
+@contextlib.contextmanager
+def finished(writer: Writer | None) -> Iterator[Staged | None]:
+    """The bytes of a writer, durable, for a transaction inside the block that links them; if it fails, nothing of them stays.
+
+    Args:
+        writer: all written; closed in the end. None gives None.
+    """
+    if writer is None:
+        yield None
+        return
+    try:
+        staged = writer.finish()
+        try:
+            yield staged
+        except BaseException:
+            if staged.path is not None and staged.path.exists():
+                writer.discard()
+            raise
+    finally:
+        writer.close()
 
 
 def _write_back(descriptor: int) -> None:

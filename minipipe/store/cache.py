@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from minipipe.store import blobs
+from minipipe.store import blobs, monitors
 from minipipe.store.home import Store
 
 
@@ -61,37 +61,32 @@ def serve(connection: sqlite3.Connection, task_id: int, source_id: int, key: str
         " duration_s = 0 WHERE id = ?",
         (source_id, key, f"cached from {source['uid'][:8]}", now, now, task_id),
     )
-    _copy_monitored(connection, task_id, source_id)
-
-
-def _copy_monitored(connection: sqlite3.Connection, task_id: int, source_id: int) -> None:
-    if not connection.execute("SELECT 1 FROM monitor WHERE task_id = ?", (task_id,)).fetchall():
-        return
     connection.execute(
-        "INSERT INTO metric (task_id, attempt, title, series, iteration, value, at)"
-        " SELECT t.parent_id, 0, m.to_title, m.to_series, p.iteration, p.value, p.at"
-        " FROM monitor m JOIN task t ON t.id = m.task_id JOIN task s ON s.id = ?"
-        " JOIN metric p ON p.task_id = s.id AND p.attempt = s.attempt AND p.title = m.title AND p.series = m.series"
-        " WHERE m.task_id = ? AND m.kind = 'metric' AND t.parent_id IS NOT NULL ORDER BY p.id",
-        (source_id, task_id),
+        "INSERT INTO task_model (task_id, model_id, role, name) SELECT ?, model_id, role, name FROM task_model"
+        " WHERE task_id = ? AND role = 'output' ORDER BY id",
+        (task_id, source_id),
     )
-    copy_monitored_artifacts(connection, task_id)
+    monitors.mirror_points(connection, task_id, source_id)
+    monitors.mirror(connection, task_id)
 
 
-def copy_monitored_artifacts(connection: sqlite3.Connection, task_id: int) -> None:
-    """Link the artifacts that a step's monitors name to its run, under their target names."""
-    connection.execute(
-        # Not INSERT OR REPLACE: its deletes fire no triggers, so the old blob would keep a reference for ever.
-        "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, preview, size, metadata, created_at)"
-        " SELECT t.parent_id, 'output', m.to_title, a.digest, a.codec, a.type, a.key, a.preview, a.size, a.metadata,"
-        " a.created_at FROM monitor m JOIN task t ON t.id = m.task_id"
-        " JOIN artifact a ON a.task_id = t.id AND a.role = 'output' AND a.name = m.title"
-        " WHERE m.task_id = ? AND m.kind = 'artifact' AND t.parent_id IS NOT NULL"
-        " ON CONFLICT (task_id, role, name) DO UPDATE SET digest = excluded.digest, codec = excluded.codec, type = excluded.type,"
-        " key = excluded.key, preview = excluded.preview, size = excluded.size, metadata = excluded.metadata,"
-        " created_at = excluded.created_at",
-        (task_id,),
-    )
+def hand_down(connection: sqlite3.Connection, task_id: int) -> None:
+    """Give the tasks that were served from one their own copies of what they read through it, before it loses its results.
+
+    Part of the caller's transaction. Artifacts, results and models are theirs from the start; points and plots are not.
+    """
+    for table, columns in (
+        ("metric", "title, series, iteration, value, at"),
+        ("plot", "kind, title, series, iteration, type, file, digest, url, size, at"),
+    ):
+        read = ", ".join(f"r.{column}" for column in columns.split(", "))
+        connection.execute(
+            f"INSERT INTO {table} (task_id, attempt, {columns})"
+            f" SELECT h.id, 0, {read} FROM task h JOIN task s ON s.id = h.cached_from JOIN {table} r ON r.task_id = s.id AND (r.attempt IN (0, s.attempt) OR s.parent_id IS NULL)"
+            " WHERE s.id = ? ORDER BY h.id, r.id",
+            (task_id,),
+        )
+    connection.execute("UPDATE task SET cached_from = NULL WHERE cached_from = ?", (task_id,))
 
 
 def record(connection: sqlite3.Connection, task_id: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from minipipe import errors, states
 from minipipe.chance import fresh_id
 from minipipe.context import Lease
-from minipipe.store import attempts, names, promote, tasks
+from minipipe.store import attempts, cache, models, names, promote, tasks
 from minipipe.store.home import Store
 
 EDITABLE = frozenset({states.CREATED, states.PENDING, states.IN_PROGRESS})
@@ -234,6 +234,9 @@ def _to_draft(connection: sqlite3.Connection, task_id: int, keep_results: bool) 
             (now, task_id),
         )
     if not keep_results:
+        cache.hand_down(connection, task_id)
+        models.forget_outputs(connection, task_id)
+        connection.execute("DELETE FROM plot WHERE task_id = ?", (task_id,))
         connection.execute("DELETE FROM artifact WHERE task_id = ? AND role = 'output'", (task_id,))
         connection.execute("DELETE FROM metric WHERE task_id = ?", (task_id,))
         connection.execute("DELETE FROM parameter WHERE task_id = ? AND section = 'return'", (task_id,))
@@ -369,7 +372,6 @@ def clone(
 
 
 _BELONGINGS = (
-    "UPDATE task SET cached_from = NULL WHERE cached_from = ?",
     "UPDATE task SET template_id = NULL WHERE template_id = ?",
     "UPDATE artifact SET source_id = NULL WHERE source_id = ?",
     "DELETE FROM edge WHERE child_id = ?",
@@ -381,14 +383,23 @@ _BELONGINGS = (
     "DELETE FROM configuration WHERE task_id = ?",
     "DELETE FROM placeholder WHERE task_id = ?",
     "DELETE FROM metric WHERE task_id = ?",
+    "DELETE FROM plot WHERE task_id = ?",
+    "DELETE FROM task_model WHERE task_id = ?",
+    "UPDATE task_model SET step_id = NULL WHERE step_id = ?",
+    "UPDATE model SET task_id = NULL WHERE task_id = ?",
     "DELETE FROM monitor WHERE task_id = ?",
     "DELETE FROM tag WHERE task_id = ?",
     "DELETE FROM task WHERE id = ?",
 )
 
 
-def delete(store: Store, task_id: int) -> None:
+def delete(store: Store, task_id: int, with_models: bool = True) -> None:
     """Remove a task and its steps with all that belongs to them; blobs that nobody else names become garbage.
+
+    Args:
+        store: where it is.
+        task_id: its row.
+        with_models: also the models that it made, unless they are published or another task has them.
 
     Raises:
         IllegalMove: one of them runs: abort it first. Nothing was removed.
@@ -405,6 +416,8 @@ def delete(store: Store, task_id: int) -> None:
             if row["status"] == states.IN_PROGRESS:
                 raise errors.IllegalMove(f"task {row['uid'][:8]} is in progress", hint=f"minipipe abort {row['uid'][:8]} first")
         for row in rows:
+            cache.hand_down(connection, row["id"])
+            models.forget_outputs(connection, row["id"], with_models)
             for sql in _BELONGINGS:
                 connection.execute(sql, (row["id"],))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from minipipe import errors
 from minipipe.context import Lease
-from minipipe.store import blobs, cache, codec, formats, tasks
+from minipipe.store import blobs, codec, formats, monitors, tasks
 from minipipe.store.home import Store
 
 
@@ -94,7 +94,7 @@ def store_artifact(store: Store, lease: Lease | None, task_id: int, name: str, e
     try:
         with fenced(store, lease, durable=True) as connection:
             tasks.put_artifact(store, connection, task_id, "output", name, encoded, time.time())
-            cache.copy_monitored_artifacts(connection, task_id)
+            monitors.mirror(connection, task_id)
     except BaseException:
         if encoded.writer is not None and encoded.staged.path is not None and encoded.staged.path.exists():
             encoded.writer.discard()
@@ -161,7 +161,7 @@ def points(store: Store, task_id: int) -> list[sqlite3.Row]:
     """All metric points of a task's last attempt, in the order they were reported; a cached task shows those of its original."""
     return store.database.rows(
         "SELECT m.* FROM task t JOIN task s ON s.id = coalesce(t.cached_from, t.id)"
-        " JOIN metric m ON m.task_id = s.id AND (m.attempt = s.attempt OR s.parent_id IS NULL) WHERE t.id = ? ORDER BY m.id",
+        " JOIN metric m ON m.task_id = s.id AND (m.attempt IN (0, s.attempt) OR s.parent_id IS NULL) WHERE t.id = ? ORDER BY m.id",
         (task_id,),
     )
 

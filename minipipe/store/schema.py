@@ -268,8 +268,84 @@ CREATE TABLE environment (
 )
 
 
+_REPORTED = (
+    # What a task shows beside its scalars. `kind` says where it belongs, `type` what its bytes are.
+    """
+CREATE TABLE plot (
+    id INTEGER PRIMARY KEY,
+    task_id INTEGER REFERENCES task (id), model_id INTEGER REFERENCES model (id), attempt INTEGER NOT NULL DEFAULT 0,
+    kind TEXT NOT NULL CHECK (kind IN ('plot', 'table', 'sample')),
+    title TEXT NOT NULL, series TEXT NOT NULL, iteration INTEGER,
+    type TEXT NOT NULL,                            -- media type; a figure is application/vnd.plotly.v1+json
+    file TEXT NOT NULL DEFAULT '',                 -- name of the file it came as
+    digest TEXT REFERENCES blob (digest), url TEXT, size INTEGER NOT NULL DEFAULT 0, at REAL NOT NULL,
+    CHECK ((task_id IS NULL) <> (model_id IS NULL)), CHECK ((digest IS NULL) <> (url IS NULL))
+) STRICT""",
+    "CREATE INDEX plot_task ON plot (task_id, kind, title, series) WHERE task_id IS NOT NULL",
+    "CREATE INDEX plot_model ON plot (model_id) WHERE model_id IS NOT NULL",
+    "CREATE INDEX plot_digest ON plot (digest)",
+    """
+CREATE TABLE model (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
+    project_id INTEGER NOT NULL REFERENCES project (id),
+    task_id INTEGER REFERENCES task (id),          -- that made it; NULL: imported, or that task was deleted
+    framework TEXT NOT NULL DEFAULT '', comment TEXT NOT NULL DEFAULT '',
+    config TEXT NOT NULL DEFAULT '',               -- text, its "design"
+    labels TEXT NOT NULL DEFAULT '{}',             -- JSON: name -> number
+    tags TEXT NOT NULL DEFAULT '[]', system_tags TEXT NOT NULL DEFAULT '[]',   -- JSON
+    metadata TEXT NOT NULL DEFAULT '{}',           -- JSON: key -> {"value", "type"}, both text
+    digest TEXT REFERENCES blob (digest), file TEXT NOT NULL DEFAULT '', size INTEGER NOT NULL DEFAULT 0,
+    packed INTEGER NOT NULL DEFAULT 0,             -- 1: the weights are a zip of several files
+    url TEXT,                                      -- where weights lie that were only registered; never read by us
+    iteration INTEGER, published INTEGER NOT NULL DEFAULT 0, archived INTEGER NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    CHECK (digest IS NULL OR url IS NULL)
+) STRICT""",
+    "CREATE INDEX model_project ON model (project_id, name)",
+    "CREATE INDEX model_task ON model (task_id)",
+    "CREATE INDEX model_digest ON model (digest)",
+    """
+CREATE TABLE task_model (
+    id INTEGER PRIMARY KEY, task_id INTEGER NOT NULL REFERENCES task (id), model_id INTEGER NOT NULL REFERENCES model (id),
+    role TEXT NOT NULL CHECK (role IN ('input', 'output')), name TEXT NOT NULL,
+    step_id INTEGER REFERENCES task (id), monitor TEXT,   -- the step that it was mirrored from, and by which entry
+    UNIQUE (task_id, role, name, model_id)
+) STRICT""",
+    "CREATE INDEX task_model_model ON task_model (model_id)",
+    "CREATE INDEX task_model_step ON task_model (step_id) WHERE step_id IS NOT NULL",
+    """
+CREATE TABLE model_metric (
+    id INTEGER PRIMARY KEY, model_id INTEGER NOT NULL REFERENCES model (id),
+    title TEXT NOT NULL, series TEXT NOT NULL, iteration INTEGER, value REAL, at REAL NOT NULL
+) STRICT""",
+    "CREATE INDEX model_metric_series ON model_metric (model_id, title, series)",
+    # SQLite cannot change a CHECK: the table is made anew.
+    """
+CREATE TABLE monitor_two (
+    task_id INTEGER NOT NULL REFERENCES task (id), kind TEXT NOT NULL CHECK (kind IN ('metric', 'artifact', 'model')),
+    title TEXT NOT NULL, series TEXT NOT NULL, to_title TEXT NOT NULL, to_series TEXT NOT NULL,
+    PRIMARY KEY (task_id, kind, title, series, to_title, to_series)
+) STRICT, WITHOUT ROWID""",
+    "INSERT INTO monitor_two SELECT task_id, kind, title, series, to_title, to_series FROM monitor",
+    "DROP TABLE monitor",
+    "ALTER TABLE monitor_two RENAME TO monitor",
+)
+
+
+def _counted(table: str) -> tuple[str, ...]:
+    """Triggers that count a table's digests as references to blobs."""
+    gained = "UPDATE blob SET refs = refs + 1 WHERE digest = NEW.digest;"
+    lost = "UPDATE blob SET refs = refs - 1 WHERE digest = OLD.digest;"
+    return (
+        f"CREATE TRIGGER {table}_linked AFTER INSERT ON {table} WHEN NEW.digest IS NOT NULL BEGIN {gained} END",
+        f"CREATE TRIGGER {table}_unlinked AFTER DELETE ON {table} WHEN OLD.digest IS NOT NULL BEGIN {lost} END",
+        f"CREATE TRIGGER {table}_relinked AFTER UPDATE OF digest ON {table} WHEN OLD.digest IS NOT NEW.digest"
+        f" BEGIN {lost} {gained} END",
+    )
+
+
 def _second(connection: sqlite3.Connection) -> None:
-    for statement in _ENVIRONMENTS:
+    for statement in (*_ENVIRONMENTS, *_REPORTED, *_counted("plot"), *_counted("model")):
         connection.execute(statement)
 
 

@@ -128,15 +128,16 @@ def _database(store: _Store) -> Iterator[str]:
 
 
 def _bytes(store: _Store) -> Iterator[str]:
-    used = {
-        row[0]: row[1] for row in store.rows("SELECT digest, count(*) FROM artifact WHERE digest IS NOT NULL GROUP BY digest")
-    }
+    used: Counter[str] = Counter()
+    for table in ("artifact", "plot", "model"):
+        for row in store.rows(f"SELECT digest, count(*) FROM {table} WHERE digest IS NOT NULL GROUP BY digest"):
+            used[row[0]] += row[1]
     blobs = {row["digest"]: row for row in store.rows("SELECT digest, size, refs, bytes FROM blob")}
     for digest in used.keys() - blobs.keys():
-        yield f"I2 artifact names {digest[:8]}, which has no blob row"
+        yield f"I2 an artifact, plot or model names {digest[:8]}, which has no blob row"
     for digest, row in blobs.items():
-        if row["refs"] != used.get(digest, 0):
-            yield f"I2 blob {digest[:8]} counts {row['refs']} references, has {used.get(digest, 0)}"
+        if row["refs"] != used[digest]:
+            yield f"I2 blob {digest[:8]} counts {row['refs']} references, has {used[digest]}"
         if digest in used:
             yield from _wrong_bytes(store, digest, row)
     sql = (

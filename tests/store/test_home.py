@@ -8,7 +8,9 @@ import json
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,7 +275,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
         done.append("added")
 
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("0002_added", add)))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, ("9999_added", add)))
     return lambda: done
 
 
@@ -303,6 +305,50 @@ def test_an_older_store_is_saved_and_migrated(store: Store, next_version: Callab
     assert len(backups(store)) == 1
 
 
+def frozen(folder: Path) -> Path:
+    """A store that the first release wrote: a finished pipeline with a failed step, a template, an array of 100 KB."""
+    path = folder / "old"
+    with zipfile.ZipFile(Path(__file__).parent / "frozen" / "schema1.zip") as archive:
+        archive.extractall(path)
+    for name in home._FOLDERS:
+        (path / name).mkdir(exist_ok=True)
+    for found in (path, *path.rglob("*")):
+        found.chmod(0o700 if found.is_dir() else 0o444 if found.parent.parent.name == "blobs" else 0o600)
+    return path
+
+
+def test_a_store_of_schema_1_opens_is_saved_and_migrated(tmp_path: Path) -> None:
+    path = frozen(tmp_path)
+    with contextlib.closing(sqlite3.connect(path / "minipipe.db")) as connection:
+        before = {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+            for table in ("task", "artifact", "metric", "monitor", "parameter", "event")
+        }
+    assert before["task"] and before["metric"]
+    opened = Store.open(path)
+    assert schema.version_of(opened.database.connection()) == (schema.APPLICATION_ID, 2)
+    for table, rows in before.items():
+        width = len(rows[0]) if rows else 0
+        assert [tuple(row)[:width] for row in opened.database.rows(f"SELECT * FROM {table} ORDER BY 1, 2")] == rows, table
+    assert len(backups(opened)) == 1
+    with opened.database.write() as connection:
+        task = connection.execute("SELECT id FROM task LIMIT 1").fetchone()["id"]
+        connection.execute("INSERT INTO monitor VALUES (?, 'model', 'm', '', 'm', '')", (task,))
+    opened.close()
+    assert sane(path, only=[f"I{n}" for n in range(1, 9)]) == []
+
+
+def test_four_processes_that_open_a_store_of_schema_1_migrate_it_once(tmp_path: Path) -> None:
+    path = frozen(tmp_path)
+    code = "from minipipe.store.home import Store; import sys; Store.open(sys.argv[1]).close()"
+    running = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in running] == [0] * 4
+    with contextlib.closing(sqlite3.connect(path / "minipipe.db")) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert connection.execute("SELECT count(*) FROM _sqlite_migrations").fetchone()[0] == len(schema.MIGRATIONS)
+    assert sane(path, only=["I1", "I2", "I8"]) == []
+
+
 def test_two_migrators_do_the_work_once(store: Store, next_version: Callable[[], list[str]]) -> None:
     # Both have seen the old version; the second comes to the transaction when the first is through.
     late = Store(store.path, "fast")
@@ -324,7 +370,7 @@ def test_a_migration_that_fails_leaves_the_old_version(
         raise RuntimeError("power went")
 
     working = schema.MIGRATIONS
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], ("0002_added", fail)))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS[:-1], ("9999_added", fail)))
     with pytest.raises(RuntimeError, match="power went"):
         Store.open(store.path)
     with contextlib.closing(sqlite3.connect(store.database.path)) as connection:

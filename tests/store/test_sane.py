@@ -63,7 +63,7 @@ BROKEN = {
     "I1 foreign key": "UPDATE task SET project_id = 999",
     "I1 user_version": "PRAGMA user_version = 99",
     "I1 application_id": "PRAGMA application_id = 99",
-    "I2 artifact names": "DELETE FROM blob",
+    "I2 an artifact, plot or model names": "DELETE FROM blob",
     "I2 blob": "UPDATE blob SET refs = refs + 1",
     "does not have its digest": "UPDATE blob SET bytes = CAST('x' AS BLOB)",
     "its row says": "UPDATE blob SET size = size + 1",
