@@ -82,7 +82,8 @@ def hand_down(connection: sqlite3.Connection, task_id: int) -> None:
         read = ", ".join(f"r.{column}" for column in columns.split(", "))
         connection.execute(
             f"INSERT INTO {table} (task_id, attempt, {columns})"
-            f" SELECT h.id, 0, {read} FROM task h JOIN task s ON s.id = h.cached_from JOIN {table} r ON r.task_id = s.id AND (r.attempt IN (0, s.attempt) OR s.parent_id IS NULL)"
+            f" SELECT h.id, 0, {read} FROM task h JOIN task s ON s.id = h.cached_from JOIN {table} r"
+            " ON r.task_id = s.id AND (r.attempt IN (0, s.attempt) OR s.parent_id IS NULL)"
             " WHERE s.id = ? ORDER BY h.id, r.id",
             (task_id,),
         )
