@@ -40,6 +40,7 @@ VERBS = {
     "abort": Verb("minipipe.cli.abort:abort", "Run", "Stop runs or steps, with all their processes."),
     "status": Verb("minipipe.cli.status:status", "Look", "List runs, newest first."),
     "ps": Verb("minipipe.cli.status:status", "", "The same as status."),
+    "watch": Verb("minipipe.cli.watch:watch", "Look", "Watch a run until it ends."),
     "show": Verb("minipipe.cli.show:show", "Look", "Show a run or a step."),
     "logs": Verb("minipipe.cli.logs:logs", "Look", "Print what steps printed."),
     "graph": Verb("minipipe.cli.graph:graph", "Look", "Show the steps of a run and what flows between them."),

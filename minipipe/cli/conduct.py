@@ -44,6 +44,7 @@ class Order:
         detach: start no pool and do not wait.
         timeout_s: the runs are aborted after so long; None for never.
         traceback: "user" or "full".
+        live: a block that is redrawn is allowed; not where steps run in this process and may be debugged.
     """
 
     session: str
@@ -54,6 +55,7 @@ class Order:
     detach: bool = False
     timeout_s: float | None = None
     traceback: str = "user"
+    live: bool = True
 
 
 def conduct(order: Order, out: Output) -> int:
@@ -82,7 +84,7 @@ class _Conductor:
         self.scope = sessions.scope_from_now(self.store, order.session, order.runs)
         self.console = Console(stdout_to_stderr=out.json)
         progress = "off" if out.quiet else self.settings.progress
-        style = Style(progress, out.color, order.logs)
+        style = Style(progress, out.color, order.logs, order.live and not order.detach, stream=out.format == "jsonl")
         say = self.console.line if progress != "off" else lambda line: None
         pool = None if order.detach else Pool(self.home, order.session, self.settings.slots, say)
         self.quiet = progress == "off"
@@ -90,6 +92,7 @@ class _Conductor:
         self.follower = Follower(self.home, self.scope, self.console, style, pool, self._pool_failed)
         self.signals = 0
         self.interrupted = False
+        self.killed = ""  # the run that the second signal ended
         self.gave_up_at: float | None = None
         self.pool_error: errors.MinipipeError | None = None
         self.timed_out = False
@@ -99,7 +102,8 @@ class _Conductor:
         timer = threading.Timer(self.order.timeout_s or 0.0, self._time_out)
         timer.daemon = True
         ended = script.Ended()
-        with self._listening():
+        guarding = self.console.guarding() if self.follower.style.redraws else contextlib.nullcontext()
+        with self._listening(), guarding:
             self.follower.start()
             if self.order.timeout_s is not None:
                 timer.start()
@@ -203,16 +207,21 @@ class _Conductor:
         self.signals += 1
         if self.signals == 1:
             if self.follower.store is not None and not self.quiet:
-                # Not by a text stream: the signal may have come in the middle of a write.
-                words = f"stopping: up to {self.settings.grace_s + _SETTLE_S:.0f}s (again: at once)\n"
-                with contextlib.suppress(OSError):
-                    os.write(2, words.encode())
+                words = f"stopping: up to {self.settings.grace_s + _SETTLE_S:.0f}s (again: at once)"
+                self.follower.footer = f"  {words}"
+                if not self.follower.style.redraws:
+                    # Not by a text stream: the signal may have come in the middle of a write.
+                    with contextlib.suppress(OSError):
+                        os.write(2, f"{words}\n".encode())
             raise KeyboardInterrupt
         # Our own entry among the living goes, so that our run counts as abandoned and is stopped with everything else.
         session.abandon()
         thread = threading.Thread(target=self._kill_everything, daemon=True)
         thread.start()
         thread.join(_KILL_S)
+        if self.killed and not self.quiet:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\nkilled   next: minipipe resume {self.killed}\n".encode())
         os._exit(INTERRUPTED)
 
     def _kill_everything(self) -> None:
@@ -223,6 +232,8 @@ class _Conductor:
         for row in mine:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(row["pid"], signal.SIGKILL)
+        runs = [run for run in sessions.runs(store, self.scope) if run["run_name"] and run["status"] != states.CREATED]
+        self.killed = runs[0]["uid"][:8] if runs else ""
         tasks.abort(store, sessions.open_runs(store, self.scope), "killed")
         while any(row["session"] == self.order.session for row in workers.alive(store)):
             time.sleep(0.005)

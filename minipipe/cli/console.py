@@ -2,21 +2,29 @@
 
 Both streams are replaced by ones that remember whether the last line is complete. A line of ours waits until it is, or until it
 has waited long enough; then it begins on a line of its own.
+
+On a terminal a block of lines may stand below everything else. It is taken away before anybody writes, and put back afterwards;
+while a line is unfinished, somebody asks a question, or another program of ours may write, it stays away.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+from minipipe.cli import output
 
 _PATIENCE_S = 1.0
 _REMEMBERED = 10_000  # lines of the script's output
+_RESTORE_S = 0.1  # between two redraws that the script's own prints make necessary
+_STARTS = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec"})
 
 
 class _Watched(io.TextIOWrapper):
@@ -29,6 +37,8 @@ class _Watched(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """As any stream; see `Console`."""
         with self.console.lock:
+            if text:
+                self.console.make_way(self)
             count = super().write(text)
             if text:
                 self.mid_line = not text.endswith("\n")
@@ -52,6 +62,11 @@ class Console:
         self._held: list[str] = []
         self._held_since = 0.0
         self._document: int | None = None
+        self._block: list[str] = []  # what stands, or would stand, below
+        self._drawn: list[int] = []  # widths of the lines that stand there now
+        self._drawn_at = 0.0
+        self._hidden = 0  # questions that are being asked
+        self.others = False  # another program of ours may be writing
         if stdout_to_stderr:
             sys.stdout.flush()
             self._document = os.dup(1)
@@ -95,6 +110,8 @@ class Console:
             self.printed += lines
         if self._held and not self._mid_line():
             self._say_held()
+        if self._block and not self._drawn and time.monotonic() - self._drawn_at >= _RESTORE_S:
+            self._draw()
 
     def relay(self, text: str) -> None:
         """Print text on stdout for the script. A reader that has gone away is no error."""
@@ -132,6 +149,94 @@ class Console:
             return
         with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(self._document), "w", encoding="utf-8") as stream:
             stream.write(text + "\n")
+
+    # -- the block ----------------------------------------------------------------------------------------------------
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Let these lines stand below everything else, in place of those that stand there; none takes them away."""
+        with self.lock:
+            if list(lines) != self._block or not self._drawn:
+                self._block = list(lines)
+                if not lines:
+                    self._erase()
+                self._draw()
+
+    def leave(self, lines: Sequence[str]) -> None:
+        """Write the block a last time; it is ordinary text from now on."""
+        with self.lock:
+            self._hidden, self.others = 0, False
+            self._erase()
+            if lines and self._mid_line():
+                self._raw("\n")
+            self._block = list(lines)
+            self._draw(always=True)
+            self._block, self._drawn = [], []
+
+    def make_way(self, stream: _Watched | None = None) -> None:
+        """Take the block away because somebody is about to write to `stream`."""
+        if self._drawn and (stream is None or self._mixed or stream is self._streams[-1]):
+            self._erase()
+
+    @contextlib.contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Inside, the block makes way for `input` and for programs that this process starts."""
+        ask = builtins.input
+
+        def question(prompt: Any = "", /) -> str:
+            with self.lock:
+                self._hidden += 1
+                self.make_way()
+            try:
+                return ask(prompt)
+            finally:
+                self._hidden -= 1
+
+        active = True
+
+        def started(event: str, arguments: tuple[Any, ...]) -> None:
+            if active and event in _STARTS and threading.current_thread() is threading.main_thread():
+                with self.lock:
+                    self.others = True
+                    self.make_way()
+
+        sys.addaudithook(started)
+        builtins.input = question
+        try:
+            yield
+        finally:
+            active = False
+            builtins.input = ask
+
+    def _draw(self, always: bool = False) -> None:
+        if not self._block or self._hidden or self.others or (not always and not self._drawn and self._mid_line()):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        # Over the old one, line by line: a terminal that is cleared first flickers, and tmux keeps in its history what is cleared.
+        below = "".join(f"{line}\x1b[K\n" for line in self._block)
+        self._raw(f"{self._up()}{below}\x1b[J")
+        self._drawn = [output.visible_width(line) for line in self._block]
+        self._drawn_at = time.monotonic()
+
+    def _up(self) -> str:
+        """What takes the cursor from below the block to its first character."""
+        columns = max(output.terminal_size(sys.stderr)[0], 1)  # it may have become narrower since
+        height = sum(max(1, -(-width // columns)) for width in self._drawn)
+        return f"\x1b[{height}A\r" if height else ""
+
+    def _erase(self) -> None:
+        if self._drawn:
+            up = self._up()
+            height = int(up[2:-2])
+            self._drawn = []
+            self._raw(up + "\x1b[K\n" * height + up)
+
+    def _raw(self, text: str) -> None:
+        """Past the stream that watches: what is drawn here is nobody's line."""
+        stream = self._streams[-1] if self._streams else sys.stderr
+        with contextlib.suppress(OSError, ValueError):
+            io.TextIOWrapper.write(stream, text)  # type: ignore[arg-type]
+            stream.flush()
 
     def _mid_line(self) -> bool:
         return any(stream.mid_line for stream in self._streams if self._mixed or stream is self._streams[-1])

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.store import lookup, records, sessions
+from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
 
 _FEW = 12  # names that get a row of their own
@@ -62,15 +64,18 @@ def print_table(steps: Sequence[sqlite3.Row]) -> None:
 def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], several: bool) -> str:
     """``completed in 1.4s (2 cached)   next: minipipe show @last | …``; with the run's names if there are `several`."""
     cached = sum(step["cached_uid"] is not None for step in steps)
-    text = f"{run['status']} in {output.duration(run['duration_s']) or '0.0s'}" + (f" ({cached} cached)" if cached else "")
+    text = f"{run['status']} in {output.duration(elapsed_s(run, time.time())) or '0.0s'}" + (
+        f" ({cached} cached)" if cached else ""
+    )
     if several:
         text = f"{run['uid'][:8]}  {output.escape(run['run_name'] or run['name'])}  {text}"
     if run["status"] == states.CREATED and run["run_name"] is None:
         place = f"base_task_project={run['project']!r}, base_task_name={run['name']!r}"
         return output.escape(f"template {run['uid'][:8]}   next: pipe.add_step(name=…, {place})")
-    if run["status"] not in states.GOOD:
+    newest = sessions.is_newest_run(store, run["id"])
+    if run["status"] not in states.GOOD or (several and not newest):
         return text
-    called = "@last" if sessions.is_newest_run(store, run["id"]) else run["run_name"] or run["uid"][:8]
+    called = "@last" if newest else run["run_name"] or run["uid"][:8]
     following = [f"minipipe show {called}"] + ([f"minipipe artifacts {called}"] if steps else [])
     return f"{text}   next: {' | '.join(following)}"
 

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -56,12 +57,39 @@ _COLORS = {
 }
 
 
+_COLOR_CODE = re.compile("\x1b\\[[0-9;]*m")
+
+
 def is_terminal(stream: IO[str]) -> bool:
     """True if `stream` is a terminal; a closed one is none."""
     try:
         return stream.isatty()
     except ValueError:
         return False
+
+
+def terminal_size(stream: IO[str]) -> tuple[int, int]:
+    """(columns, rows) of the terminal behind a stream; COLUMNS and LINES come first, 80 by 24 last."""
+    try:
+        found = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        found = os.terminal_size((80, 24))
+    wanted = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    columns, rows = (
+        int(text) if text.isdigit() and int(text) else size or other
+        for text, size, other in zip(wanted, found, (80, 24), strict=True)
+    )
+    return columns, rows
+
+
+def visible_width(text: str) -> int:
+    """Number of characters without colour codes."""
+    return len(_COLOR_CODE.sub("", text))
+
+
+def can_redraw(stream: IO[str]) -> bool:
+    """True for a terminal that lets its cursor be moved."""
+    return is_terminal(stream) and os.environ.get("TERM", "dumb") not in ("dumb", "")
 
 
 def can_encode(text: str, stream: IO[str]) -> bool:

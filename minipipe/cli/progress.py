@@ -6,24 +6,29 @@ keeps the embedded pool going, because a pipeline's logic may wait in the main t
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from minipipe import errors, states
 from minipipe.cli import output
+from minipipe.cli.block import Block, shown_values
 from minipipe.cli.console import Console
 from minipipe.cli.pool import Pool
-from minipipe.store import records, sessions, workers
+from minipipe.store import presence, reasons, sessions, views, workers
 from minipipe.store.home import DATABASE, Store
 
 _LOOK_S = 0.02
+_REDRAW_S = 0.25
+_REMIND_S = 1.0
 _TRACEBACK = "Traceback (most recent call last):\n"
-_SHOWN_TYPES = frozenset({"int", "float", "bool", "str"})
 
 
 # -- one line -----------------------------------------------------------------------------------------------------------
@@ -34,7 +39,7 @@ def ending_line(row: sqlite3.Row, values: str, width: int, stream: IO[str], colo
 
     Args:
         row: from `sessions.endings`.
-        values: see `shown_values`.
+        values: see `block.shown_values`.
         width: of the column of names, on a terminal.
         stream: where it will go.
         color: auto, always or never.
@@ -54,7 +59,7 @@ def _facts(row: sqlite3.Row, values: str) -> list[str]:
     if status == states.SKIPPED:
         return [row["reason"]]
     if row["cached_uid"]:
-        return [f"cached from {row['cached_uid'][:8]}"]
+        return [f"cached from {row['source_run'][:8]}"]
     spent = output.duration(row["duration_s"])
     if status == states.COMPLETED:
         return [spent, values]
@@ -66,26 +71,6 @@ def attempts_shown(task: sqlite3.Row) -> str:
     if task["max_retries"]:
         return f"attempt {task['retries'] + 1}/{task['max_retries'] + 1}"
     return f"attempt {task['attempt']}" if task["ask_retry"] and task["attempt"] > 1 else ""
-
-
-def shown_values(store: Store, task_id: int) -> str:
-    """``accuracy=0.93``: at most two values that a step reported without an iteration, else scalar results."""
-    found = [(row["name"], row["value"]) for row in sessions.single_values(store, task_id)]
-    if not found:
-        cells = records.parameters(store, task_id)
-        found = [(cell["name"], _read(cell)) for cell in cells if cell["section"] == "return" and cell["type"] in _SHOWN_TYPES]
-    return " ".join(f"{name}={_short(value)}" for name, value in found[:2])
-
-
-def _short(value: float | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value if len(value) <= 40 else value[:39] + "…"
-
-
-def _read(cell: sqlite3.Row) -> float | str:
-    try:
-        return float(cell["text"]) if cell["type"] == "float" else str(cell["text"])
-    except ValueError:
-        return str(cell["text"])
 
 
 # -- logs ---------------------------------------------------------------------------------------------------------------
@@ -170,11 +155,53 @@ class Style:
         progress: "auto", "plain" or "off".
         color: "auto", "always" or "never".
         logs: show the steps' consoles.
+        live: a block of lines that is redrawn, where the terminal can do that.
+        headed: with a headline for each run, because nobody has announced it.
+        relay: show what scripts print that workers execute.
+        stream: write a line of JSON to stdout for each ending.
     """
 
     progress: str = "auto"
     color: str = "auto"
     logs: bool = False
+    live: bool = True
+    headed: bool = False
+    relay: bool = True
+    stream: bool = False
+
+    @property
+    def redraws(self) -> bool:
+        """Whether there is a block."""
+        return self.live and self.progress == "auto" and output.can_redraw(sys.stderr)
+
+
+def _ending(row: sqlite3.Row) -> dict[str, Any]:
+    """A step's ending as a line of JSON."""
+    return {
+        "event": "step",
+        "id": row["uid"],
+        "name": row["name"],
+        "status": row["ended_as"],
+        "reason": row["reason"],
+        "cached_from": row["cached_uid"],
+        "attempt": row["attempt"],
+        "duration_s": row["duration_s"],
+        "ended_at": output.iso(row["ended_at"]),
+    }
+
+
+def _has_children(store: Store) -> bool:
+    """Whether a program that this process started, and that is no worker of ours, may write to the terminal."""
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError, ValueError):
+            found |= {int(pid) for pid in path.read_text().split()}
+    found -= {worker.pid for worker in presence.living(store)} if found else set()
+    for pid in found:
+        with contextlib.suppress(OSError, IndexError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                return True
+    return False
 
 
 class Follower:
@@ -210,6 +237,12 @@ class Follower:
         self._width = 8
         self._relays: dict[tuple[int, int], _Relay] = {}
         self._tails: dict[tuple[int, int], tuple[str, _Tail]] = {}
+        self.footer = ""  # said below the block in place of what is going on
+        self._block: Block | None = None
+        self._drawn_at = 0.0
+        self._dirty = True
+        self._waiting: dict[int, str] = {}
+        self._reminded_at = 0.0
         self._quit = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="minipipe-progress", daemon=True)
 
@@ -253,24 +286,62 @@ class Follower:
         self._print_logs(self.store, final)
         if changed or final:
             self._print_endings(self.store)
+        self._dirty = self._dirty or changed
+        if self.style.redraws:
+            self._redraw(self.store, final)
+        elif self.style.progress != "off" and not final:
+            self._remind(self.store)
         if self.pool is not None and not final:
             self.pool.look(self.store, self.scope, changed)
 
     def _print_endings(self, store: Store) -> None:
         for row in sessions.endings(store, self.scope, self._event):
             self._event = row["event"]
-            if self.style.progress == "off":
+            if self.style.stream:
+                self.console.document(json.dumps(_ending(row), default=str))
+            if self.style.progress == "off" or self.style.redraws:
                 continue
             values = shown_values(store, row["id"]) if row["ended_as"] == states.COMPLETED and not row["cached_uid"] else ""
             self._width = max(self._width, len(row["name"]))
             plain = self.style.progress == "plain"
             self.console.line(ending_line(row, values, self._width, sys.stderr, self.style.color, plain))
 
+    def _redraw(self, store: Store, final: bool) -> None:
+        now = time.monotonic()
+        pause = _REDRAW_S if self._dirty else _REMIND_S
+        if not final and now - self._drawn_at < pause:
+            return
+        self._block = self._block or Block(store, self.scope, self.style.headed, self.style.color)
+        self._drawn_at, self._dirty = now, False
+        size = output.terminal_size(sys.stderr)
+        if final:
+            self.console.leave(self._block.lines(*size, final=True))
+        else:
+            self.console.others = _has_children(store)
+            self.console.show(self._block.lines(*size, footer=self.footer))
+
+    def _remind(self, store: Store) -> None:
+        """Where nothing is redrawn: say once why a run does not move."""
+        now = time.monotonic()
+        if now - self._reminded_at < _REMIND_S:
+            return
+        self._reminded_at = now
+        living = presence.living(store)
+        for run in sessions.runs(store, self.scope):
+            counts = views.step_counts(store, run["id"])
+            reason = reasons.waiting_reason(store, run, living, counts)
+            before = self._waiting.get(run["id"])
+            if reason and before == f"?{reason}":  # it holds for a second: no passing moment
+                self.console.line(f"waiting: {output.escape(reason)}")
+                self._waiting[run["id"]] = reason
+            elif before != reason:
+                self._waiting[run["id"]] = f"?{reason}" if reason else ""
+
     # -- logs ---------------------------------------------------------------------------------------------------------
 
     def _find_logs(self, store: Store) -> None:
         before = dict(self.scope.runs)
-        for run in sessions.runs(store, self.scope):
+        for run in sessions.runs(store, self.scope) if self.style.relay else ():
             key = (run["id"], run["attempt"])
             if run["executor"] == workers.PROCESS:
                 continue  # it runs in the script, which prints here itself

@@ -99,7 +99,8 @@ def run(
         pin_inline()
     style = settings.load_settings().traceback
     mine = new_session()
-    return conduct(Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style), out)
+    order = Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style, live=not inline)
+    return conduct(order, out)
 
 
 # -- what other processes of the command have to know ---------------------------------------------------------------------

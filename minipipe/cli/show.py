@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from minipipe import errors, states
-from minipipe.cli import output
+from minipipe.cli import lines, output
 from minipipe.cli.output import Output
 from minipipe.store import details, lookup, presence, reasons, records, views
 from minipipe.store.details import elapsed_s, error_of
@@ -52,18 +51,15 @@ def show(out: Output, name: str, part: str | None) -> None:
 
 
 def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
-    pipeline, project = lookup.pipeline_of(run["name"], details.project_of(store, run))
     now, living = time.time(), presence.living(store)
     counts = views.step_counts(store, run["id"])
     steps = views.steps_of(store, run["id"])
     when = output.clock(run["started_at"] or run["created_at"], out.utc)
-    title = f"{pipeline} {run['version'] or ''}".strip()
-    head = ("run " + run["uid"][:8], run["run_name"], f"{title} ({project})", None, output.duration(elapsed_s(run, now)), when)
-    _line(output.style(run["status"], run["status"]) if part is None else output.escape(part) for part in head)
+    output.write(lines.painted(lines.headline(store, run, now, when)))
     origin = _origin(store, run)
     if origin:
         output.write("  " + output.escape(origin))
-    given = " ".join(f"{name}={text}" for _, name, text in details.arguments_of(store, run["id"]))
+    given = lines.arguments(store, run["id"])
     if given:
         output.write("  " + output.escape(given))
     waiting = reasons.waiting_reason(store, run, living, counts)
@@ -71,44 +67,14 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
         output.write("  " + output.escape(f"waiting: {waiting}"))
     elif run["reason"] and run["status"] not in states.GOOD:
         output.write("  " + output.escape(run["reason"]))
-    width = max((len(output.escape(step["name"])) for step in steps), default=0)
+    widths = (
+        max((lines.width_of(output.escape(step["name"])) for step in steps), default=0),
+        max((len(step["status"]) for step in steps), default=0),
+    )
     for step in steps:
-        output.write(step_line(store, step, living, width, now))
+        notes = lines.notes_of(store, step, living, now)
+        output.write(lines.painted(lines.step_line(step["name"], step["status"], notes, widths)))
     _next(run, steps)
-
-
-def _line(parts: Iterable[str]) -> None:
-    output.write("  ".join(part for part in parts if part))
-
-
-def step_line(store: Store, step: sqlite3.Row, living: list[presence.LiveWorker], width: int, now: float) -> str:
-    """One step of a run: sign, name, status, time and what there is to say of it."""
-    name = output.escape(step["name"])
-    status = step["status"]
-    sign = output.glyph(status)
-    shown = output.style(f"{status:<11}", status)
-    note = [part for part in step_notes(store, step, living, now) if part]
-    return f"  {sign + ' ' if sign else ''}{name:<{width}}  {shown}  {output.escape('  '.join(note))}".rstrip()
-
-
-def step_notes(store: Store, step: sqlite3.Row, living: list[presence.LiveWorker], now: float) -> list[str]:
-    """What there is to say of a step beside its name and status, not yet escaped."""
-    if step["cached_from"]:
-        return [f"cached from {(step['source_run'] or '')[:8]}"]
-    status = step["status"]
-    number, tries = step["attempt"], max(step["max_retries"] + 1, step["attempt"])
-    attempt = f"attempt {number}/{tries}" if number and tries > 1 else ""
-    spent = output.duration(elapsed_s(step, now))
-    if status == states.IN_PROGRESS:
-        percent = step["progress"]
-        done = f"[{'=' * (percent // 10):<10}] {percent}%" if percent is not None else ""
-        return [spent, attempt, done, reasons.waiting_reason(store, step, living)]
-    if status in states.GOOD:
-        return [spent, attempt]
-    if status in states.BAD:
-        where = error_of(step).get("where", "").partition(", in ")[0]
-        return [spent, attempt, step["reason"], where]
-    return [reasons.waiting_reason(store, step, living) or step["reason"]]
 
 
 def _origin(store: Store, run: sqlite3.Row) -> str:
@@ -146,7 +112,8 @@ def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
     when = output.clock(task["started_at"] or task["ended_at"] or task["created_at"], out.utc)
     word = "step" if task["parent_id"] is not None else "task"
     spent = output.duration(elapsed_s(task, now))
-    _line([output.escape(f"{word} {label}"), output.style(task["status"], task["status"]), spent, when])
+    head = [(output.escape(f"{word} {label}"), ""), (task["status"], task["status"]), (spent, ""), (when, "")]
+    output.write(lines.painted(lines.joined(head)))
     for name, text in _facts(store, task):
         if text:
             output.write(f"  {name:<10} {output.escape(text)}".rstrip())

@@ -35,7 +35,7 @@ def label_of(store: Store, task: sqlite3.Row) -> str:
 
 def elapsed_s(task: sqlite3.Row, now: float) -> float | None:
     """Seconds that a task has run: of its last attempt, or (a run) from its start to its end or to now; None before."""
-    if task["duration_s"] is not None and task["run_name"] is None:
+    if task["duration_s"] is not None and task["run_name"] is None and task["status"] != states.IN_PROGRESS:
         return float(task["duration_s"])
     if task["started_at"] is None:
         return None

@@ -82,11 +82,13 @@ def open_runs(store: Store, scope: Scope) -> list[int]:
 def endings(store: Store, scope: Scope, after: int) -> list[sqlite3.Row]:
     """Steps of the scope that ended since event number `after`, in that order.
 
-    ``event`` is the number to go on from, ``ended_as`` the status, ``cached_uid`` the id of the task that served it.
+    ``event`` is the number to go on from, ``ended_as`` the status, ``cached_uid`` the id of the task that served it and
+    ``source_run`` that of its run.
     """
     return store.database.rows(
-        "SELECT e.id AS event, e.new AS ended_as, t.*, c.uid AS cached_uid FROM event e JOIN task t ON t.id = e.task_id"
-        f" LEFT JOIN task c ON c.id = t.cached_from WHERE e.id > :event AND e.kind = 'status' AND e.new IN {_ENDED}"
+        "SELECT e.id AS event, e.new AS ended_as, t.*, c.uid AS cached_uid, coalesce(r.uid, c.uid) AS source_run"
+        " FROM event e JOIN task t ON t.id = e.task_id LEFT JOIN task c ON c.id = t.cached_from"
+        f" LEFT JOIN task r ON r.id = c.parent_id WHERE e.id > :event AND e.kind = 'status' AND e.new IN {_ENDED}"
         " AND t.parent_id IS NOT NULL"
         " AND (t.session = :session OR t.parent_id IN (SELECT value FROM json_each(:runs))) ORDER BY e.id",
         {**scope.values, "event": after},
@@ -131,6 +133,35 @@ def steps(store: Store, run_id: int) -> list[sqlite3.Row]:
         " WHERE t.parent_id = ? AND t.superseded = 0 ORDER BY t.id",
         (run_id,),
     )
+
+
+def brief_steps(store: Store, run_id: int) -> list[sqlite3.Row]:
+    """What a live view folds, of a run's steps in the order they were submitted; thousands of rows stay cheap."""
+    return store.database.rows(
+        "SELECT id, name, status, cached_from, started_at, ended_at FROM task WHERE parent_id = ? AND superseded = 0 ORDER BY id",
+        (run_id,),
+    )
+
+
+def newest_values(store: Store, task_id: int) -> list[tuple[str, float | None]]:
+    """(name, value) of the two series that a running task reported last; a series is called by its chart."""
+    # Only the newest points of the store are looked at: a redraw must not read through a million of them.
+    rows = store.database.rows(
+        "SELECT title, series, value FROM metric WHERE id > (SELECT coalesce(max(id), 0) - 500 FROM metric) AND task_id = ?"
+        " AND attempt = (SELECT attempt FROM task WHERE id = ?) ORDER BY id DESC LIMIT 16",
+        (task_id, task_id),
+    )
+    found: dict[str, float | None] = {}
+    for row in rows:
+        found.setdefault(row["series"] if row["title"] == "Summary" else row["title"], row["value"])
+    return list(reversed(list(found.items())[:2]))
+
+
+def scope_of(store: Store, task: sqlite3.Row, session: str) -> Scope:
+    """The scope of one task that somebody else started, from its beginning; `session` must be unused."""
+    row = store.database.row("SELECT coalesce(min(id), 1) - 1 FROM event WHERE task_id = ?", (task["id"],))
+    newest = store.database.row("SELECT coalesce(max(id), 0) FROM task")
+    return Scope(session, int(newest[0]) if newest else 0, int(row[0]) if row else 0, ((task["id"], 0),))
 
 
 def live_steps(store: Store, run_id: int) -> int:

@@ -145,6 +145,15 @@ def steps_of(store: Store, run_id: int) -> list[sqlite3.Row]:
     )
 
 
+def step_row(store: Store, task_id: int) -> sqlite3.Row | None:
+    """One row as `steps_of` gives it."""
+    return store.database.row(
+        "SELECT t.*, r.uid AS source_run FROM task t LEFT JOIN task s ON s.id = t.cached_from"
+        " LEFT JOIN task r ON r.id = coalesce(s.parent_id, s.id) WHERE t.id = ?",
+        (task_id,),
+    )
+
+
 def steps_of_pipeline(store: Store, pipeline: str) -> list[int]:
     """Row ids of all steps of all runs of a pipeline."""
     projects = lookup.pipeline_projects(store, pipeline)

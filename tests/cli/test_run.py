@@ -41,7 +41,7 @@ def test_the_built_in_example_completes_in_an_empty_folder() -> None:
 
 def test_the_built_in_example_is_served_from_the_cache_the_second_time() -> None:
     command("run", "--set", "n=20", check=0)
-    (first,) = facts("SELECT uid FROM task WHERE name = 'load'")
+    (first,) = facts("SELECT uid FROM task WHERE run_name IS NOT NULL")
 
     again = command("run", "--set", "n=20", check=0)
 
