@@ -24,6 +24,7 @@ from minipipe.store.home import Store
 
 _NUMBERED = re.compile(r"(.+)_\d+\Z")
 _LOG_BYTES = 4096
+_PATIENCE_S = 1.0  # what holds for less is no reason to tell anybody
 _FEW = 4  # failed members of a group that are named
 _LEAST = 30  # columns that a step's last words need beside it; else they get a line below
 _SHOWN_TYPES = frozenset({"int", "float", "bool", "str"})
@@ -101,6 +102,7 @@ class Block:
         self.color = color
         self.stream = stream or sys.stderr
         self._values: dict[int, str] = {}
+        self._reasons: dict[int, tuple[str, float]] = {}  # why a run does not move, and since when
 
     def lines(self, columns: int, rows: int, final: bool = False, footer: str = "") -> list[str]:
         """What the terminal shows now.
@@ -157,7 +159,9 @@ class Block:
         counts = Counter(step["status"] for run in runs for step in steps[run["id"]])
         for run in runs:
             reason = reasons.waiting_reason(self.store, run, living, counts)
-            if reason:
+            held, since = self._reasons.get(run["id"], ("", now))
+            self._reasons[run["id"]] = (reason, since if reason == held else now)
+            if reason and reason == held and now - since >= _PATIENCE_S:
                 return [(output.escape(f"  waiting: {reason}"), "warning")]
         if headed:
             return []
@@ -175,7 +179,7 @@ class Block:
         texts = [self._words(entry) for entry in entries]
         widths = (
             max((lines.width_of(output.escape(name)) for name, _ in texts), default=0),
-            max((len(word) for _, word in texts), default=0),
+            max(len(states.COMPLETED), *(len(word) for _, word in texts)) if texts else 0,
         )
         found, spare = [], room - len(entries) - bool(hidden)
         for entry, (name, word) in zip(entries, texts, strict=True):
@@ -224,6 +228,8 @@ class Block:
             return _group_notes(entry, now, self.stream), ""
         step = views.step_row(self.store, entry.members[0]["id"])
         if step is None:
+            return [], ""
+        if step["status"] == states.QUEUED and now - (step["queued_at"] or now) < _PATIENCE_S:
             return [], ""
         if step["status"] == states.IN_PROGRESS:
             values = " ".join(f"{name}={_short(value)}" for name, value in sessions.newest_values(self.store, step["id"]))

@@ -69,7 +69,7 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
         output.write("  " + output.escape(run["reason"]))
     widths = (
         max((lines.width_of(output.escape(step["name"])) for step in steps), default=0),
-        max((len(step["status"]) for step in steps), default=0),
+        len(states.IN_PROGRESS),
     )
     for step in steps:
         notes = lines.notes_of(store, step, living, now)

@@ -418,13 +418,13 @@ def test_piped_output_is_plain() -> None:
     assert not re.search("[\x00-\x09\x0b-\x1f✔✘–]", done.stdout + done.stderr)
 
 
-def test_a_terminal_gets_signs_in_columns() -> None:
+def test_a_terminal_that_cannot_redraw_gets_signs_in_columns() -> None:
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [*MINIPIPE, "run", write(BREAKING + START)],
         stderr=child,
         stdout=subprocess.DEVNULL,
-        env={**os.environ, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TERM": "xterm"},
+        env={**os.environ, "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "TERM": "dumb"},
     )
     os.close(child)
     text = b""
