@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import time
 
@@ -105,3 +106,12 @@ _SIGNS = {
 def sign_of(status: str) -> str:
     """The sign that stands beside the word of a status."""
     return _SIGNS.get(status, "○")
+
+
+# -- numbers ------------------------------------------------------------------------------------------------------------
+
+
+def measured(value: float) -> str:
+    """A measured value in at most six digits: ``0.9333``, ``1.91``, ``1e-05``, ``nan``."""
+    whole = math.isfinite(value) and value == int(value)
+    return f"{value:.6g}" if whole else f"{value:.4g}"

@@ -9,8 +9,8 @@ import click
 
 from minipipe import errors
 from minipipe.cli import output
-from minipipe.cli.metrics import number
 from minipipe.cli.output import Output
+from minipipe.shown import measured
 from minipipe.store import compare, details, lookup
 
 
@@ -67,7 +67,7 @@ def _shown(kind: str, value: Any) -> str:
     if kind == "time":
         return output.duration(value)
     if isinstance(value, float) and kind != "params":
-        return number(value)
+        return measured(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

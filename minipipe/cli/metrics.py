@@ -15,17 +15,12 @@ import click
 from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
+from minipipe.shown import measured
 from minipipe.store import details, lookup, metrics, views
 
 _HEADERS = ("STEP", "TITLE", "SERIES", "POINTS", "FIRST", "LAST", "MIN", "MAX")
 _BARS = "▁▂▃▄▅▆▇█"
 _CELLS = 24
-
-
-def number(value: float) -> str:
-    """A measured value in at most six digits: ``0.9333``, ``1.91``, ``1e-05``, ``nan``."""
-    whole = math.isfinite(value) and value == int(value)
-    return f"{value:.6g}" if whole else f"{value:.4g}"
 
 
 def sparkline(values: Sequence[float], cells: int = _CELLS) -> str:
@@ -104,7 +99,7 @@ def _print_table(found: Sequence[tuple[Any, metrics.Series]], out: Output) -> No
     rows = []
     for row, one in found:
         values = (one.first, one.last, one.least, one.greatest)
-        cells = (step_name(row), one.title, one.name, len(one.points), *map(number, values))
+        cells = (step_name(row), one.title, one.name, len(one.points), *map(measured, values))
         several = len(one.points) > 1
         rows.append((*cells, sparkline([point.value for point in one.points]) if several else "") if drawn else cells)
     documents = [

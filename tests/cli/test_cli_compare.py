@@ -12,7 +12,8 @@ import pytest
 from click.testing import Result
 from conftest import Filled
 
-from minipipe.cli.metrics import number, sparkline
+from minipipe.cli.metrics import sparkline
+from minipipe.shown import measured as worded
 from minipipe.store import records, tasks
 
 Invoke = Callable[..., Result]
@@ -113,7 +114,7 @@ def test_sparklines_run_from_the_lowest_bar_to_the_highest() -> None:
     [(0.93333333, "0.9333"), (12345678.0, "1.23457e+07"), (40.0, "40"), (1e-5, "1e-05"), (math.nan, "nan"), (-math.inf, "-inf")],
 )
 def test_numbers_are_short(value: float, shown: str) -> None:
-    assert number(value) == shown
+    assert worded(value) == shown
 
 
 def cells(text: str) -> list[list[str]]:
