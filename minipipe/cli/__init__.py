@@ -45,6 +45,7 @@ VERBS = {
     "logs": Verb("minipipe.cli.logs:logs", "Look", "Print what steps printed."),
     "graph": Verb("minipipe.cli.graph:graph", "Look", "Show the steps of a run and what flows between them."),
     "timeline": Verb("minipipe.cli.timeline:timeline", "Look", "Show when each step waited and ran."),
+    "report": Verb("minipipe.cli.report:report", "Look", "Write a run as one HTML file that can be mailed."),
     "artifacts": Verb("minipipe.cli.artifacts:artifacts", "Look", "List the artifacts of a run or a step."),
     "get": Verb("minipipe.cli.artifacts:get", "Look", "Save an artifact to a file."),
     "metrics": Verb("minipipe.cli.metrics:metrics_of", "Look", "Show what steps measured."),

@@ -10,7 +10,7 @@ from minipipe import shown
 from minipipe.drawing.element import Markup, element, number
 from minipipe.drawing.measure import clipped, width
 
-WIDTH, HEIGHT = 400.0, 220.0
+WIDTH, HEIGHT = 360.0, 200.0
 _TOP, _RIGHT, _BOTTOM = 10.0, 12.0, 34.0
 
 
@@ -105,18 +105,19 @@ def frame(
         element(
             "g",
             element("path", class_="mp-axis", d=lines) if lines else None,
-            [element("text", written(mark), class_="mp-tick", x=left - 6, y=y(mark) + 4, text_anchor="end") for mark in marks],
-            [
-                element(
-                    "text",
-                    clipped(name, max(24.0, room * every), 11),
-                    class_="mp-tick",
-                    x=x(at),
-                    y=bottom + 16,
-                    text_anchor="middle",
-                )
-                for at, name in below[::every]
-            ],
+            element(
+                "g",
+                [element("text", written(mark), x=round(left - 6), y=round(y(mark) + 4)) for mark in marks],
+                class_="mp-tick y",
+            ),
+            element(
+                "g",
+                [
+                    element("text", clipped(name, max(24.0, room * every), 11), x=round(x(at)), y=round(bottom + 16))
+                    for at, name in below[::every]
+                ],
+                class_="mp-tick x",
+            ),
             element("text", clipped(x_label, 220, 11), class_="mp-tick", x=middle, y=HEIGHT - 6, text_anchor="middle")
             if x_label
             else None,

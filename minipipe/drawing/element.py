@@ -9,6 +9,7 @@ from minipipe import shown
 
 _VOID = frozenset({"br", "hr", "img", "input", "meta", "link"})
 # Drawn shapes close themselves; inside HTML that holds for foreign elements alone.
+_CASED = frozenset({"viewBox", "patternUnits"})
 _EMPTY = frozenset({"path", "rect", "circle", "line", "polyline", "polygon", "use"})
 
 
@@ -83,7 +84,7 @@ def join(children: Iterable[Child]) -> Markup:
 
 
 def _attribute(key: str, value: object) -> str:
-    name = key.rstrip("_").replace("_", "-") if key != "viewBox" else key
+    name = key.rstrip("_").replace("_", "-") if key not in _CASED else key
     if value is True:
         return name
     return f'{name}="{text(number(value) if isinstance(value, float) else value)}"'

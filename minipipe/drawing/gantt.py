@@ -32,7 +32,7 @@ def svg(picture: Picture, name: str, anchor: Anchor = lambda node: None) -> Mark
     return element(
         "svg",
         element("title", f"Timeline of {name}"),
-        element("desc", _described(lanes)),
+        element("desc", _described(lanes, length)),
         [_tick(at, left, scale, height) for at in ticks(length)],
         [_label(row, lane, left) for row, lane in enumerate(rows)],
         _hatching(waits),
@@ -84,29 +84,14 @@ def _wait(bar: Bar, row: int, left: float, scale: float) -> tuple[float, float, 
 
 
 def _hatching(waits: list[tuple[float, float, float]]) -> Markup | None:
-    """Slanted lines over all waits, as two paths: a pattern would need an id that is unique in the page."""
-    frames, strokes = [], []
-    for x, y, wide in waits:
-        if wide < 0.8:
-            continue
-        frames.append(f"M{number(x)} {number(y)}h{number(wide)}v{number(_BAR)}h-{number(wide)}z")
-        begin = x - _BAR + 6
-        while begin < x + wide:
-            # From (begin, bottom) to (begin + height, top), cut at both sides.
-            low, high = max(begin, x), min(begin + _BAR, x + wide)
-            if high > low:
-                strokes.append(
-                    f"M{number(low)} {number(y + _BAR - (low - begin))}L{number(high)} {number(y + _BAR - (high - begin))}"
-                )
-            begin += 6
+    """All times in a queue as one path, hatched."""
+    frames = [f"M{number(x)} {number(y)}h{number(wide)}v{number(_BAR)}h-{number(wide)}z" for x, y, wide in waits if wide >= 0.8]
     if not frames:
         return None
-    return element(
-        "g",
-        element("title", "waiting in the queue"),
-        element("path", class_="mp-wait", d="".join(frames)),
-        element("path", class_="mp-hatch", d="".join(strokes)),
-    )
+    lines = element("path", d="M0 7 7 0M-1 1 1 -1M6 8 8 6")
+    # The same id in every drawing: each defines it alike, so it does not matter whose is used.
+    pattern = element("pattern", lines, id="mp-hatch", width=7, height=7, patternUnits="userSpaceOnUse")
+    return element("g", element("title", "waiting in a queue"), pattern, element("path", class_="mp-wait", d="".join(frames)))
 
 
 def _bar(bar: Bar, row: int, left: float, scale: float, href: str | None) -> Markup:
@@ -117,7 +102,7 @@ def _bar(bar: Bar, row: int, left: float, scale: float, href: str | None) -> Mar
     name = clipped(bar.node.name, wide - 10, 11)
     written = element("text", name, class_="mp-inside", x=x + 5, y=_top(row) + 12) if wide > 40 and len(name) > 3 else None
     kind = f"mp-bar {bar.status}" + (" again" if bar.again else "")
-    return element("a" if href else "g", inside, written, class_=kind, href=href, aria_label=label if href else None)
+    return element("a" if href else "g", inside, written, class_=kind, href=href)
 
 
 def bar_label(bar: Bar) -> str:
@@ -133,6 +118,7 @@ def bar_label(bar: Bar) -> str:
     return ", ".join(parts)
 
 
-def _described(lanes: list[Lane]) -> str:
+def _described(lanes: list[Lane], length: float) -> str:
+    attempts = sum(len(lane.bars) for lane in lanes)
     more = f"; {len(lanes) - MOST} more rows are not drawn" if len(lanes) > MOST else ""
-    return "; ".join(f"{lane.label}: {' then '.join(bar_label(bar) for bar in lane.bars[:20])}" for lane in lanes[:MOST]) + more
+    return f"{attempts} attempts in {len(lanes)} rows over {shown.duration(length)}; each step's section says the same{more}"

@@ -31,15 +31,17 @@ DRAWINGS = (
     ".mp-edge{fill:none;stroke:var(--edge);stroke-width:1.4}.mp-edge.control{stroke-dasharray:3 4}"
     ".mp-carried{font-size:11px;fill:var(--soft);paint-order:stroke;stroke:var(--ground,var(--card));stroke-width:5px;"
     "stroke-linejoin:round}"
-    ".mp-axis{stroke:var(--line);stroke-width:1;fill:none;shape-rendering:crispEdges}.mp-tick{font-size:11px;fill:var(--soft)}"
+    ".mp-axis{stroke:var(--line);stroke-width:1;fill:none;shape-rendering:crispEdges}"
+    ".mp-tick,.mp-tick text{font-size:11px;fill:var(--soft)}"
+    ".mp-tick.y{text-anchor:end}.mp-tick.x{text-anchor:middle}"
     ".mp-lane{font-size:12px;fill:var(--ink)}.mp-bar{fill:var(--c)}.mp-bar.again{fill-opacity:.55}"
     ".mp-line path{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}.mp-line.dash path{stroke-dasharray:5 3}"
     ".mp-line path.dots{stroke-width:5;stroke-linecap:round;stroke-dasharray:none}.mp-bars rect{fill:var(--c)}"
     ".mp-heat rect{fill:var(--s1)}.mp-cell{font-size:11px;fill:var(--ink)}.mp-cell.over{fill:var(--card)}"
-    ".mp-hover path{stroke:var(--ink);stroke-opacity:0;stroke-width:6}.mp-hover path:hover{stroke-opacity:.16}"
+    ".mp-hover rect{y:10px;height:var(--tall);width:var(--wide);fill:var(--ink);opacity:0}.mp-hover rect:hover{opacity:.14}"
     ".s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}"
     ".s7{--c:var(--s7)}.s8{--c:var(--s8)}.mp-inside{font-size:11px;fill:var(--card)}"
-    ".mp-wait{stroke:var(--idle);stroke-width:1;fill:none}.mp-hatch{stroke:var(--idle);stroke-width:1.2}"
+    ".mp-wait{stroke:var(--idle);stroke-width:1;fill:url(#mp-hatch)}#mp-hatch path{stroke:var(--idle);stroke-width:1.1;fill:none}"
 )
 
 
