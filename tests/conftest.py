@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from minipipe.chance import fresh_id
 from minipipe.store.home import Store
 
 
@@ -40,8 +39,7 @@ def copy_store(template: Path) -> Callable[[Path], Store]:
     def copy(path: Path) -> Store:
         shutil.copytree(template, path)
         store = Store.open(path, create=False, durability="fast")
-        with store.database.write() as connection:
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'store_id'", (fresh_id(),))
+        store.become_another()
         return store
 
     return copy

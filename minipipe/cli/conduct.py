@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import json
 import os
@@ -179,7 +178,8 @@ class _Conductor:
             asked = self._abort(own, f"ran longer than {self.order.timeout_s:g} s (--timeout)")
             own.close()
         if not asked:
-            _thread.interrupt_main()
+            # A real signal: the script may be in a sleep or a read, which a mere note to the interpreter does not end.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _pool_failed(self, error: errors.MinipipeError) -> None:
         self.pool_error = error

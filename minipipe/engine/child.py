@@ -42,7 +42,7 @@ _SCALARS = (int, float, bool, str)
 
 
 @dataclass(slots=True)
-class _Result:
+class Result:
     """What goes into the outcome message, as plain data."""
 
     head: dict[str, Any]
@@ -227,19 +227,19 @@ def _step_forward_for_the_oom_killer() -> None:
 # -- running ------------------------------------------------------------------------------------------------------------
 
 
-def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Result:
+def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Result:
     try:
         changed = _changed_files(spec["entry"])
         if changed and spec["on_code_change"] == "fail":
             return _failed("code changed since submission: " + ", ".join(changed), None)
         if changed:
             print("minipipe: code changed since submission: " + ", ".join(changed), file=sys.stderr)
-        _enter(store, spec["entry"])
+        enter(store, spec["entry"])
         limits.apply(spec["entry"].get("limits", {}))
         if spec["entry"]["kind"] == "script":
-            result = _run_script(spec["entry"])
+            result = run_script(spec["entry"])
         else:
-            result = _run_function(store, spec, payloads)
+            result = run_function(store, spec, payloads)
         result.head["code_changed"] = changed
         return result
     except BaseException as error:
@@ -257,7 +257,12 @@ def _changed_files(entry: dict[str, Any]) -> list[str]:
     return changed
 
 
-def _enter(store: Store, entry: dict[str, Any]) -> None:
+def enter(store: Store, entry: dict[str, Any]) -> None:
+    """Take a task's place: its folder, its import roots, its arguments.
+
+    Raises:
+        NotFound: a folder is gone.
+    """
     if "repository" in entry:
         repository.check_out(store, repository.Pinned(**entry["repository"]))
     for folder in (entry["cwd"], *entry["roots"]):
@@ -274,7 +279,8 @@ def _enter(store: Store, entry: dict[str, Any]) -> None:
         getattr(importlib.import_module(module), function)()
 
 
-def _run_script(entry: dict[str, Any]) -> _Result:
+def run_script(entry: dict[str, Any]) -> Result:
+    """Run a stored script as ``__main__``."""
     path, source = entry["file"], entry["source"]
     module = types.ModuleType("__main__")
     module.__file__ = path
@@ -290,11 +296,12 @@ def _run_script(entry: dict[str, Any]) -> _Result:
                 print(stop.code, file=sys.stderr)
             raise
     context.end()
-    return _Result({"ending": "completed", "outputs": []}, [], 0)
+    return Result({"ending": "completed", "outputs": []}, [], 0)
 
 
-def _run_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> _Result:
-    function = _load_function(store, spec, payloads)
+def run_function(store: Store, spec: dict[str, Any], payloads: list[bytes], function: Callable[..., Any] | None = None) -> Result:
+    """Call a step's function with its inputs and stage its results; `function` is taken for the stored one if given."""
+    function = function or _load_function(store, spec, payloads)
     values = _load_inputs(store, spec, payloads)
     positional, keyword = _arrange(function, values)
     value = function(*positional, **keyword)
@@ -391,7 +398,7 @@ def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
     return list(zip(names, parts, strict=False))
 
 
-def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -> _Result:
+def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -> Result:
     outputs: list[dict[str, Any]] = []
     payloads: list[bytes] = []
     total = 0
@@ -428,17 +435,26 @@ def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -
                 "metadata": encoded.metadata,
             }
         )
-    return _Result({"ending": "completed", "outputs": outputs}, payloads, 0)
+    return Result({"ending": "completed", "outputs": outputs}, payloads, 0)
 
 
 # -- failing ------------------------------------------------------------------------------------------------------------
 
 
-def _failed(reason: str, error: dict[str, str] | None, exit_code: int = 1) -> _Result:
-    return _Result({"ending": "failed", "reason": _clip(reason, 500), "error": error or {}, "outputs": []}, [], exit_code)
+def _failed(reason: str, error: dict[str, str] | None, exit_code: int = 1) -> Result:
+    return Result({"ending": "failed", "reason": _clip(reason, 500), "error": error or {}, "outputs": []}, [], exit_code)
 
 
-def _failed_by(error: BaseException, entry: dict[str, Any]) -> _Result:
+def _failed_by(error: BaseException, entry: dict[str, Any]) -> Result:
+    """An exception as text, which the log gets too."""
+    result = failure_of(error, entry)
+    _flush()
+    with contextlib.suppress(OSError):  # by number: the step may have replaced or closed the streams
+        os.write(2, result.head["error"].get("traceback", "").encode("utf-8", "backslashreplace"))
+    return result
+
+
+def failure_of(error: BaseException, entry: dict[str, Any]) -> Result:
     """An exception as text. The object never leaves this process: not every exception survives pickling."""
     try:
         return _told_by(error, entry)
@@ -447,7 +463,7 @@ def _failed_by(error: BaseException, entry: dict[str, Any]) -> _Result:
         return _failed(f"{kind}, which cannot be shown ({type(second).__name__})", {"type": kind, "message": ""})
 
 
-def _told_by(error: BaseException, entry: dict[str, Any]) -> _Result:
+def _told_by(error: BaseException, entry: dict[str, Any]) -> Result:
     if isinstance(error, SystemExit):
         if error.code in (None, 0):
             return _failed("exited without a result", {"type": "SystemExit", "message": "exit code 0"})
@@ -457,9 +473,6 @@ def _told_by(error: BaseException, entry: dict[str, Any]) -> _Result:
     kind, message = type(error).__name__, _message(error)
     message += limits.words(entry.get("limits", {}), kind)
     text = _clip(_traceback_text(error), _TEXT_LIMIT)
-    _flush()
-    with contextlib.suppress(OSError):  # by number: the step may have replaced or closed the streams
-        os.write(2, text.encode("utf-8", "backslashreplace"))
     return _failed(
         f"{kind}: {message}" if message else kind,
         {"type": kind, "message": _clip(message, 4_000), "where": _where(error, entry), "traceback": text},
@@ -527,7 +540,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _send(line: int, result: _Result) -> None:
+def _send(line: int, result: Result) -> None:
     view = memoryview(protocol.pack(result.head, result.payloads))
     while view:
         view = view[os.write(line, view) :]

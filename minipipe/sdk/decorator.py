@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, limits, states
-from minipipe.sdk import arguments, launch, needs, proxy, versions
+from minipipe.sdk import arguments, inline, launch, needs, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
 from minipipe.sdk.run import Run
@@ -364,6 +364,8 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     running = context.running()
     mode = PipelineDecorator._mode
+    if mode == "debug" and inline.active():
+        mode = "local"  # here anyway, and recorded
     if running is None and mode == "remote" and not definition.here:
         launch.enqueue(definition, values, signature)
         sys.stdout.flush()

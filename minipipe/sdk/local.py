@@ -83,3 +83,10 @@ def stop_worker(home: Path, name: str) -> None:
     except subprocess.TimeoutExpired:
         found.process.kill()
         found.process.wait()
+
+
+def stop_workers(home: Path) -> None:
+    """As `stop_worker`, for every session of a store."""
+    for path, name in list(_workers):
+        if path == home:
+            stop_worker(path, name)

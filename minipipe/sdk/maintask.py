@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
@@ -385,6 +385,28 @@ def _copy_streams(path: Path, head: str) -> list[Callable[[], None]]:
             restores.append(_restorer(name, copy, original))
     restores.append(log.close)
     return restores
+
+
+@contextlib.contextmanager
+def copied_streams(path: Path, head: str) -> Iterator[None]:
+    """What is printed meanwhile also goes to a log, after its first line."""
+    restores = _copy_streams(path, head)
+    try:
+        yield
+    finally:
+        for restore in restores:
+            restore()
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """This process has no main task meanwhile; it executes another one."""
+    global _main
+    before, _main = _main, None
+    try:
+        yield
+    finally:
+        _main = before
 
 
 def _restorer(name: str, copy: Any, original: Any) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from minipipe import states
+from minipipe.sdk import inline
 from minipipe.sdk.task import Task
 from minipipe.store import records, tasks
 from minipipe.store.home import Store
@@ -116,7 +117,7 @@ class Job:
         self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False
     ) -> bool:
         """Wait for its end, at most `timeout` minutes; True if it has ended."""
-        return tasks.wait(self._store, self.is_stopped, None if timeout is None else timeout * 60.0)
+        return inline.wait(self._store, self.is_stopped, None if timeout is None else timeout * 60.0)
 
     def get_metric(self, title: str, series: str) -> tuple[float, float, float]:
         """(min, max, last) of a metric; zeros if nothing was reported."""

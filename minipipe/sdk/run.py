@@ -7,10 +7,10 @@ callbacks of steps (`minipipe.sdk.callbacks`) and, in local mode, the private wo
 
 from __future__ import annotations
 
-import _thread
 import difflib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,7 +20,7 @@ from typing import Any
 
 from minipipe import context, errors, hashing, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, local, needs, proxy, references, session
+from minipipe.sdk import arguments, callbacks, capture, inline, local, needs, proxy, references, session
 from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
 from minipipe.store import attempts, placeholders, promote, records, resume, tasks, workers
 from minipipe.store.attempts import Outcome
@@ -104,7 +104,9 @@ class Run:
             )
             step = Step(spec, name, submitted.id, submitted.uid, values, controls)
             self._counts[spec.name] = number
+            inline.know(step.id, spec.function)
             self._take(step, new.queue, submitted.status)
+        inline.pump(self.store)
         return [self.lazy(step, output) for output in spec.returns]
 
     def submit_copy(self, spec: StepSpec, template: tasks.NewTask) -> Step:
@@ -131,6 +133,7 @@ class Run:
             submitted = known or tasks.submit(self.store, new, durable=False)
             step = Step(spec, spec.name, submitted.id, submitted.uid, {})
             self._take(step, new.queue, submitted.status)
+        inline.pump(self.store)
         return step
 
     def _check_going(self) -> None:
@@ -265,6 +268,8 @@ class Run:
 
     def _serve(self, queue: str) -> None:
         """Make sure that somebody will execute the step, or say at once that nobody does."""
+        if inline.active():
+            return
         if self.private:
             local.ensure_worker(self.store, self.session, self.settings.slots)
             return
@@ -319,7 +324,7 @@ class Run:
             found["status"] = row["status"] if row else states.STOPPED
             return (found["status"] in states.ENDED and not (row and row["gate"])) or self.failure is not None
 
-        tasks.wait(self.store, done, tick=self.tick)
+        inline.wait(self.store, done, tick=self.tick)
         if self.failure is not None:
             raise self.failure
         return found["status"]
@@ -355,7 +360,8 @@ class Run:
                 self._check_limit()
                 fresh = self.store.database.data_version()
                 if self.lease is not None and fresh != version and self.aborted():
-                    _thread.interrupt_main()
+                    # A real signal: the logic may be in a sleep or a read, which a mere note to the interpreter does not end.
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
                 version = fresh
             except errors.MinipipeError:
@@ -364,7 +370,7 @@ class Run:
     def tick(self) -> None:
         """Once a second while waiting: give back what dead workers held, restart a private worker that died."""
         workers.reap(self.store, self.settings.max_crashes, engine.sweep)
-        if self.private:
+        if self.private and not inline.active():
             local.check_worker(self.store, self.session, self.settings.slots)
 
     def aborted(self) -> bool:
@@ -397,7 +403,7 @@ class Run:
         """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's step is among them."""
         if self.callbacks is not None and self.callbacks.calling == threading.get_ident():
             return self.open_steps() == 0
-        return tasks.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
+        return inline.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
 
     def finish(self, error: BaseException | None = None) -> str:
         """End the run: wait for its steps (or stop them, after an error), settle its status, commit it.
@@ -440,7 +446,7 @@ class Run:
             )
             return row is None
 
-        tasks.wait(self.store, done, self.settings.grace_s + 5.0, self.tick)
+        inline.wait(self.store, done, self.settings.grace_s + 5.0, self.tick)
 
     def _verdict(self, error: BaseException | None, stopped: bool) -> tuple[str, Outcome]:
         spent = time.monotonic() - self.started

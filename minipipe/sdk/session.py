@@ -48,8 +48,23 @@ def registration(store: Store) -> workers.Registration:
         return found
 
 
+def forget(home: Path) -> None:
+    """This process has nothing to do with a store any more: its entry there ends, the store is closed. For tests, which use many.
+
+    Transaction effect: one commit if there was an entry.
+    """
+    with _lock:
+        pid, found = _registrations.get(home, (0, None))
+        store = _stores.pop(home, None)
+        if store is not None and found is not None:
+            _leave(store, found, pid)
+        _registrations.pop(home, None)
+    if store is not None:
+        store.close()
+
+
 def _leave(store: Store, found: workers.Registration, pid: int) -> None:
-    if pid == os.getpid():  # a forked child runs its parent's exit handlers
+    if pid == os.getpid() and _registrations.get(store.path) == (pid, found):  # a forked child runs its parent's exit handlers
         with contextlib.suppress(errors.MinipipeError, OSError):
             workers.leave(store, found)
 

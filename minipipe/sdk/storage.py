@@ -372,9 +372,16 @@ def _mapped(url: str) -> Path | None:
 
     Raises:
         BadSetting: the map cannot be read.
+        UsageError: the map says that nothing is read from there (null): tests that must not touch the network do.
     """
     for prefix, target in sorted(_url_map().items(), key=lambda item: -len(item[0])):
         rest = url.removeprefix(prefix)
+        if target is None:
+            if rest != url:
+                raise errors.UsageError(
+                    f"{shown(url)} is not mapped", f"{MAP_VARIABLE} has null for {prefix}", "say in the map what is to be read"
+                )
+            continue
         if url.rstrip("/") == prefix.rstrip("/"):
             return target
         if prefix and rest != url and (prefix.endswith("/") or rest.startswith(("/", "?", "#"))) and not os.path.isfile(target):
@@ -382,7 +389,7 @@ def _mapped(url: str) -> Path | None:
     return None
 
 
-def _url_map() -> dict[str, Path]:
+def _url_map() -> dict[str, Path | None]:
     text = os.environ.get(MAP_VARIABLE, "").strip()
     base = Path.cwd()
     try:
@@ -390,7 +397,7 @@ def _url_map() -> dict[str, Path]:
             path = Path(os.path.expanduser(text)).absolute()
             base, text = path.parent, path.read_text()
         found = json.loads(text or "{}")
-        return {str(prefix): base / os.path.expanduser(target) for prefix, target in found.items()}
+        return {str(prefix): None if target is None else base / os.path.expanduser(target) for prefix, target in found.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise errors.BadSetting(
             f"{MAP_VARIABLE} cannot be read",

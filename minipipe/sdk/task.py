@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, states
-from minipipe.sdk import logger, session
+from minipipe.sdk import inline, logger, session
 from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
 from minipipe.sdk.task_facts import TaskFacts
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_parameters import TaskParameters
 from minipipe.sdk.task_search import TaskSearch
-from minipipe.store import formats, records, tasks
+from minipipe.store import formats, records
 
 
 class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
@@ -193,7 +193,7 @@ class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
             found["status"] = self.status
             return found["status"] in good | bad
 
-        tasks.wait(self.store, done)
+        inline.wait(self.store, done)
         if found["status"] in bad:
             raise RuntimeError(f"task {self._uid[:8]} has status {found['status']}: {self.get_status_message()}")
 

@@ -89,6 +89,12 @@ class Store:
             self._store_id = row[0] if row else ""
         return self._store_id
 
+    def become_another(self) -> None:
+        """Give a copied store an id of its own. Transaction effect: one commit."""
+        self._store_id = fresh_id()
+        with self.database.write() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'store_id'", (self._store_id,))
+
     def folder(self, name: str) -> Path:
         """One of the folders ``blobs``, ``tmp``, ``logs``, ``workers``."""
         return self.path / name

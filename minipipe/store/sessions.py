@@ -174,3 +174,18 @@ def is_newest_run(store: Store, run_id: int) -> bool:
     """True if no run of the store is newer: people may call it @last."""
     row = store.database.row("SELECT max(id) FROM task WHERE run_name IS NOT NULL AND archived = 0")
     return bool(row and row[0] == run_id)
+
+
+def last_event(store: Store) -> int:
+    """Number of the last change of any status, 0 if there was none."""
+    row = store.database.row("SELECT coalesce(max(id), 0) FROM event")
+    return int(row[0]) if row else 0
+
+
+def changed_since(store: Store, event: int) -> list[sqlite3.Row]:
+    """Tasks that are no steps and were made or changed after event number `event`, in the order in which that began."""
+    return store.database.rows(
+        "SELECT t.* FROM task t JOIN (SELECT task_id, min(id) AS first FROM event WHERE id > ? GROUP BY task_id) e"
+        " ON e.task_id = t.id WHERE t.parent_id IS NULL ORDER BY e.first",
+        (event,),
+    )
