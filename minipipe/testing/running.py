@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minipipe import context, errors
+from minipipe import clearml, context, errors
 from minipipe.chance import fresh_id
 from minipipe.cli import script
 from minipipe.sdk import inline, launch, maintask, session
@@ -142,7 +142,8 @@ class Runner:
         try:
             if isinstance(target, Path):
                 _set(params)
-                return _run_script(target)
+                with _alias():
+                    return _run_script(target)
             PipelineDecorator._mode = "local"
             if isinstance(target, PipelineController):
                 _set(params)
@@ -185,6 +186,19 @@ def _run_script(path: Path) -> _Ended:
     if ended.interrupted:
         raise ended.error or KeyboardInterrupt
     return _Ended(ended.code, "", ended.error)
+
+
+@contextlib.contextmanager
+def _alias() -> Iterator[None]:
+    """``import clearml`` is minipipe in a script, as under ``minipipe run``; unless the test has imported another one."""
+    if clearml.is_installed() or "clearml" in sys.modules:
+        yield
+        return
+    clearml.install()
+    try:
+        yield
+    finally:
+        clearml.uninstall()
 
 
 def _set(params: dict[str, Any]) -> None:

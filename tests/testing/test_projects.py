@@ -32,6 +32,12 @@ def test_it_completes(run_pipeline):
     run_pipeline(flow, lr=9.9).assert_completed()
 
 
+def test_import_clearml_in_a_suite_that_sets_it():
+    import clearml
+
+    assert clearml.Task.__module__ == "minipipe.sdk.task"
+
+
 def test_no_run_no_section():
     assert False
 
@@ -57,11 +63,24 @@ def test_the_example_projects_tests_pass_and_failing_ones_show_what_became_of_th
     (project / "tests" / "test_failing.py").write_text(FAILING)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MINIPIPE"))}
 
-    command = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-p", "no:randomly", "--capture=no")
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rA",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "--capture=no",
+        "-o",
+        "minipipe_clearml=true",
+    )
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
 
     shown = done.stdout
-    assert done.returncode == 1 and "2 failed, 7 passed, 2 errors" in shown, shown + done.stderr
+    assert done.returncode == 1 and "2 failed, 8 passed, 2 errors" in shown, shown + done.stderr
     assert shown.count("PASSED tests/test_flow.py") == 6, "the example's own"
     assert shown.count("- minipipe run -") == 1
     section = shown[shown.index("- minipipe run -") :].splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import PipelineController, PipelineDecorator, Task, errors
+from minipipe import PipelineController, PipelineDecorator, Task, clearml, errors
 from minipipe.engine import start
 from minipipe.sdk import maintask
 from minipipe.store import workers
@@ -180,6 +181,20 @@ def test_a_task_of_its_own_is_what_a_script_without_pipeline_leaves(run_pipeline
     assert run.ok and run.status == "completed" and run.name == "own"
     assert run.params["General/a"] == 1 and run.artifacts["x"].get() == [1, 2] and run.steps == {}
     assert Task.current_task() is None and maintask.main_task() is None
+
+
+@pytest.mark.parametrize("mode", ["inline", "local"])
+def test_import_clearml_is_minipipe_in_a_script_and_nowhere_else(run_pipeline: Any, script: Any, mode: str) -> None:
+    run = getattr(run_pipeline, mode)(script(text="import clearml\nprint(clearml.Task.__module__, clearml.__version__)"))
+
+    assert "minipipe.sdk.task 2.1.12" in run.console
+    assert not clearml.is_installed() and "clearml" not in sys.modules
+
+
+def test_import_clearml_is_minipipe_in_a_test_that_asks_for_it(clearml_alias: Any) -> None:
+    module = importlib.import_module("clearml.automation.controller")
+
+    assert module.PipelineDecorator is PipelineDecorator and clearml_alias.Task is Task
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(7)", "def f(:", "raise ValueError('no')"], ids=["exit", "syntax", "error"])
