@@ -142,8 +142,9 @@ class Runner:
         try:
             if isinstance(target, Path):
                 _set(params)
-                with _alias():
-                    return _run_script(target)
+                if "clearml" not in sys.modules:  # else the test has imported one
+                    clearml.install()  # as `minipipe run` does
+                return _run_script(target)
             PipelineDecorator._mode = "local"
             if isinstance(target, PipelineController):
                 _set(params)
@@ -188,19 +189,6 @@ def _run_script(path: Path) -> _Ended:
     return _Ended(ended.code, "", ended.error)
 
 
-@contextlib.contextmanager
-def _alias() -> Iterator[None]:
-    """``import clearml`` is minipipe in a script, as under ``minipipe run``; unless the test has imported another one."""
-    if clearml.is_installed() or "clearml" in sys.modules:
-        yield
-        return
-    clearml.install()
-    try:
-        yield
-    finally:
-        clearml.uninstall()
-
-
 def _set(params: dict[str, Any]) -> None:
     if params:
         os.environ[launch.SET_VARIABLE] = json.dumps(
@@ -231,10 +219,12 @@ def _undone(folder: Path | None) -> Iterator[None]:
     modules = set(sys.modules)
     mode, queue = PipelineDecorator._mode, PipelineDecorator._default_queue
     kept = (sys.modules["__main__"], sys.argv, sys.path[:], os.getcwd())
-    environment = dict(os.environ)
+    environment, aliased = dict(os.environ), clearml.is_installed()
     try:
         yield
     finally:
+        if not aliased:
+            clearml.uninstall()
         maintask.forget()
         context.set_running(None)
         PipelineDecorator._mode, PipelineDecorator._default_queue, PipelineDecorator._current = mode, queue, None
