@@ -14,73 +14,41 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from minipipe import context, errors
-from minipipe.sdk import session, values
+from minipipe import errors
+from minipipe.sdk import values
+from minipipe.sdk.auto import connection
+from minipipe.sdk.auto.connection import Connection, is_wanted
 from minipipe.sdk.connect import Binding, recast, storable
-from minipipe.store import edits, records
 
 SECTION = "Args"
-Wanted = bool | Mapping[str, bool]
 
-
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    """A task that takes command lines.
-
-    Attributes:
-        binding: the task.
-        wanted: what of them, as `Task.init` was told.
-        pid: the process whose command lines count.
-    """
-
-    binding: Binding
-    wanted: Wanted
-    pid: int
-
-
-_connection: _Connection | None = None
 _last: tuple[argparse.ArgumentParser, argparse.Namespace, int] | None = None
 _explicit: weakref.WeakKeyDictionary[argparse.ArgumentParser, Binding] = weakref.WeakKeyDictionary()
 _nesting = threading.local()
-_early: dict[str, _Connection | None] = {}
 
 
-def begin(binding: Binding, wanted: Wanted) -> None:
-    """Connect what was parsed last and what will be parsed from now on.
-
-    Args:
-        binding: the main task.
-        wanted: True for all arguments, False for none; or by name, ``"*"`` for those that are not named; empty is none.
-    """
-    global _connection
-    _connection = _Connection(binding, wanted, os.getpid())
+def _begun(connected: Connection) -> None:
     if _last is not None and _last[2] == os.getpid():
-        _settle(_connection, _last[0], _last[1])
+        _settle(connected, _last[0], _last[1])
 
 
-def end() -> None:
-    """The main task has ended: later command lines are not its."""
-    global _connection, _last
-    _connection = _last = None
+def _ended() -> None:
+    global _last
+    _last = None
+
+
+connection.listen(_begun, _ended)
 
 
 def connect(parser: argparse.ArgumentParser, binding: Binding) -> argparse.ArgumentParser:
     """Connect one parser, parsed already or later (`Task.connect`)."""
     _explicit[parser] = binding
     if _last is not None and _last[0] is parser:
-        _settle(_Connection(binding, True, os.getpid()), parser, _last[1])
+        _settle(Connection(binding), parser, _last[1])
     return parser
-
-
-def is_wanted(wanted: Wanted, name: str) -> bool:
-    """True if an argument is to be connected (ClearML's rule for the dict)."""
-    if not isinstance(wanted, Mapping):
-        return bool(wanted)
-    return bool(wanted) and bool(wanted.get(name, wanted.get("*", True)))
 
 
 # -- parsing ------------------------------------------------------------------------------------------------------------
@@ -112,35 +80,14 @@ if not hasattr(argparse.ArgumentParser.parse_known_args, "__wrapped__"):
     argparse.ArgumentParser.parse_known_args = _watch(argparse.ArgumentParser.parse_known_args)  # type: ignore[method-assign]
 
 
-def _connection_of(parser: argparse.ArgumentParser) -> _Connection | None:
-    if parser in _explicit:
-        return _Connection(_explicit[parser], True, os.getpid())
-    if _connection is not None:
-        return _connection if _connection.pid == os.getpid() else None
-    running = context.running()
-    return _before_init(running) if running is not None and running.worker_mode else None
+def _connection_of(parser: argparse.ArgumentParser) -> Connection | None:
+    return Connection(_explicit[parser]) if parser in _explicit else connection.current()
 
 
-def _before_init(running: context.Running) -> _Connection | None:
-    """Worker mode, and the script has not said `Task.init` yet: its task knows that it will, and with what."""
-    if running.uid not in _early:
-        found = None
-        current = session.current()
-        if current is not None:
-            recorded = records.settings_of(current.store, current.row_id)
-            if (recorded.get("init") or recorded.get("create")) and edits.facts(current.store, current.row_id).get(
-                "kind"
-            ) == "script":
-                found = _Connection(Binding(current, True), recorded.get("arguments", True), os.getpid())
-        _early[running.uid] = found
-    early = _early[running.uid]
-    return early if early is not None and early.pid == os.getpid() else None
-
-
-def _settle(connection: _Connection, parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
+def _settle(connected: Connection, parser: argparse.ArgumentParser, found: argparse.Namespace) -> None:
     """Record parsed arguments, or put the stored values in their place."""
-    binding = connection.binding
-    flat = {key: value for key, value in vars(found).items() if is_wanted(connection.wanted, key) and not callable(value)}
+    binding = connected.binding
+    flat = {key: value for key, value in vars(found).items() if is_wanted(connected.wanted, key) and not callable(value)}
     if binding.overrides:
         stored = binding.read(SECTION)
         for key, value in flat.items():

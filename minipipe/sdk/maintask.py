@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import command_line, parting, script, session
+from minipipe.sdk import parting, script, session
+from minipipe.sdk.auto import connection
 from minipipe.store import attempts, edits, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
@@ -203,7 +204,7 @@ def forget() -> None:
     """This process has no main task any more; what it was goes on elsewhere."""
     global _main
     _main = None
-    command_line.end()
+    connection.end()
 
 
 def _outcome(main: MainTask, status: str | None, reason: str) -> Outcome:

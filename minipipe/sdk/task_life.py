@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from minipipe import context, errors, seeds, settings, states
-from minipipe.sdk import command_line, connect, maintask, notice, script, session
+from minipipe.sdk import auto, connect, maintask, notice, script, session
+from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, records, tasks, workers
 from minipipe.store.home import Store
+
+
+auto.watch()
 
 
 class TaskLife(TaskBase):
@@ -45,9 +49,11 @@ class TaskLife(TaskBase):
             reuse_last_task_id: use the last task of these names again if it holds nothing worth keeping (see
                 `maintask.reusable`); False always makes a new one, a str names one.
             continue_last_task: go on with the last task of these names (or the one named) and keep its results.
-            auto_connect_arg_parser: what `argparse` reads becomes parameters of section ``Args``; False leaves it alone, a dict says
+            auto_connect_arg_parser: what `argparse`, click, fire and jsonargparse read becomes parameters of section ``Args``; False leaves it alone, a dict says
                 it for each argument (``"*"`` for the others; empty is off).
-            output_uri, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams, deferred_init: ClearML's; recorded.
+            auto_connect_frameworks: figures, models and scalars of other libraries are captured; False for none, a dict by name
+                (``{"matplotlib": False}``).
+            output_uri, auto_resource_monitoring, auto_connect_streams, deferred_init: ClearML's; recorded.
 
         Raises:
             UsageError: a main task with other names runs already.
@@ -58,16 +64,16 @@ class TaskLife(TaskBase):
         if main is not None:
             _check_names(main, project_name, task_name)
             return cls(main.current.store, main.current.row_id, main.current.uid, main.current.lease)
-        recorded = _recorded(output_uri, auto_connect_frameworks, auto_resource_monitoring, auto_connect_streams, deferred_init)
+        recorded = _recorded(output_uri, auto_resource_monitoring, auto_connect_streams, deferred_init)
         running = session.current()
         if running is not None:
-            return cls._join(running, auto_connect_arg_parser)
+            return cls._join(running, auto_connect_arg_parser, auto_connect_frameworks)
         store = session.open_store()
         project, name = project_name or script.project_name(), task_name or _script_name()
         again = maintask.resumed(store, project, name)
         known = again or _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
         keep = again is not None or continue_last_task is not False
-        settings_of = {**recorded, **({} if auto_connect_arg_parser is True else {"arguments": auto_connect_arg_parser})}
+        settings_of = {**recorded, **_switches(arguments=auto_connect_arg_parser, auto_connect_frameworks=auto_connect_frameworks)}
         if known is not None and again is None and keep:
             settings_of["first_iteration"] = _first_iteration(store, known, continue_last_task)
         seed = TaskLife._random_seed
@@ -77,12 +83,12 @@ class TaskLife(TaskBase):
         task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)
         if tags:
             records.add_tags(store, task.row_id, [str(tag) for tag in tags])
-        command_line.begin(connect.Binding(begun.current, False), auto_connect_arg_parser)
+        connection.begin(connect.Binding(begun.current, False), auto_connect_arg_parser, auto_connect_frameworks)
         _announce(task, project, name)
         return task
 
     @classmethod
-    def _join(cls, running: session.Current, arguments: bool | Mapping[str, bool]) -> Self:
+    def _join(cls, running: session.Current, arguments: connection.Wanted, frameworks: connection.Wanted) -> Self:
         """`init` where a task runs already: a worker's, that of the process that started this one, a pipeline's."""
         maintask.adopt(running)
         own = context.running() is not None
@@ -90,7 +96,7 @@ class TaskLife(TaskBase):
             seed = edits.facts(running.store, running.row_id).get("seed", seeds.DEFAULT)
             if seed is not None:
                 seeds.sow(seed)  # as the script was where it began its task: what it drew before does not count
-            command_line.begin(connect.Binding(running, True), arguments)
+            connection.begin(connect.Binding(running, True), arguments, frameworks)
         return cls(running.store, running.row_id, running.uid, running.lease)
 
     _random_seed: ClassVar[int | None] = seeds.DEFAULT
@@ -400,11 +406,10 @@ def _check_names(main: maintask.MainTask, project: str | None, name: str | None)
         )
 
 
-def _recorded(output_uri: Any, frameworks: Any, monitoring: Any, streams: Any, deferred: Any) -> dict[str, Any]:
+def _recorded(output_uri: Any, monitoring: Any, streams: Any, deferred: Any) -> dict[str, Any]:
     """Arguments of `init` without effect here, if they are not the default; said once."""
     given = {
         "output_uri": (output_uri, None, "one store holds everything"),
-        "auto_connect_frameworks": (frameworks, True, "frameworks are not watched yet"),
         "auto_resource_monitoring": (monitoring, True, "resources are not watched yet"),
         "auto_connect_streams": (streams, True, "what a task prints always goes to its log"),
         "deferred_init": (deferred, False, "nothing is slow enough to be deferred"),
@@ -415,6 +420,11 @@ def _recorded(output_uri: Any, frameworks: Any, monitoring: Any, streams: Any, d
             notice.recorded(f"Task.init({name}=…)", why)
             found[name] = value if isinstance(value, (bool, str)) else str(value)
     return found
+
+
+def _switches(**given: connection.Wanted) -> dict[str, Any]:
+    """What is not the default of the switches, as it can be stored."""
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in given.items() if value is not True}
 
 
 def _project_name(task: TaskBase, project: str | None) -> str | None:

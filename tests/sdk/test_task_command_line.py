@@ -12,7 +12,7 @@ import pytest
 from sdk_scripts import Left, python, work
 
 from minipipe import Task
-from minipipe.sdk import command_line
+from minipipe.sdk.auto import connection
 from minipipe.store.home import Store
 
 Become = Callable[[Task], Task]
@@ -20,9 +20,9 @@ Become = Callable[[Task], Task]
 
 @pytest.fixture(autouse=True)
 def _no_command_line_from_before() -> Iterator[None]:
-    command_line.end()
+    connection.end()
     yield
-    command_line.end()
+    connection.end()
 
 
 def parser(**settings: Any) -> argparse.ArgumentParser:
@@ -122,7 +122,7 @@ def test_another_parser_and_another_process_are_left_alone(home: Store) -> None:
     ],
 )
 def test_a_dict_says_which_arguments_are_connected(wanted: Any, names: list[str]) -> None:
-    assert [name for name in "abc" if command_line.is_wanted(wanted, name)] == names
+    assert [name for name in "abc" if connection.is_wanted(wanted, name)] == names
 
 
 SCRIPT = """

@@ -1,0 +1,116 @@
+"""What is captured without being asked for: command lines, figures, models, scalars of other libraries (ClearML's "auto-logging").
+
+`watch` has a library's hook installed when that library is imported, or at once if it is; nothing of it is loaded before. A hook
+calls what it wraps with what it was given and returns what that returned, whatever happens on our side.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from minipipe.sdk import notice
+
+HOOKS = {
+    "click.core": "click_commands",
+    "fire.core": "fire_commands",
+    "jsonargparse": "jsonargparse_parsers",
+    "hydra._internal.hydra": "hydra_jobs",
+    "absl.flags._flagvalues": "absl_flags",
+}
+"""Module of a library -> the module here whose ``patch`` is called with it."""
+
+_local = threading.local()
+_patched: set[str] = set()
+
+
+class _Finder(MetaPathFinder):
+    """Sees watched modules being imported; finds nothing itself."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The spec that the other finders have, with a loader that installs the hook afterwards."""
+        if name not in HOOKS or name in _patched or getattr(_local, "asking", False):
+            return None
+        _local.asking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            _local.asking = False
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """A loader that steps aside once the module is there."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the library's own loader."""
+        found: ModuleType | None = self.before.create_module(spec)
+        return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the library's own loader; then the hook."""
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.before
+        module.__loader__ = self.before
+        self.before.exec_module(module)
+        _patch(module.__name__, module)
+
+
+def watch() -> None:
+    """Install the hooks of libraries that are imported, and those of others when they are; calling it again changes nothing."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    for name in HOOKS:
+        if name in sys.modules and not _is_half_imported(sys.modules[name]):
+            _patch(name, sys.modules[name])
+
+
+def _is_half_imported(module: ModuleType) -> bool:
+    return bool(getattr(module.__spec__, "_initializing", False))
+
+
+def _patch(name: str, module: ModuleType) -> None:
+    if name in _patched:
+        return
+    _patched.add(name)
+    with quiet(name):
+        importlib.import_module(f"{__name__}.{HOOKS[name]}").patch(module)
+
+
+class quiet:  # noqa: N801  # reads as a statement
+    """``with quiet("click"):`` what goes wrong inside is our business: said once, never raised."""
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if error is None or not isinstance(error, Exception):
+            return False
+        notice.say(self.library.partition(".")[0], f"not captured: {type(error).__name__}: {str(error).splitlines()[0:1]}")
+        return True
+
+
+def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace ``owner.name`` by what `make` makes of it; looks like the original, and is not wrapped twice."""
+    original = getattr(owner, name, None)
+    if original is None or hasattr(original, "__minipipe_auto__"):
+        return
+    wrapped = functools.wraps(original)(make(original))
+    wrapped.__minipipe_auto__ = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
