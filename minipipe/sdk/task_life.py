@@ -14,7 +14,6 @@ from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, records, tasks, workers
 from minipipe.store.home import Store
 
-
 auto.watch()
 
 
@@ -73,7 +72,10 @@ class TaskLife(TaskBase):
         again = maintask.resumed(store, project, name)
         known = again or _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
         keep = again is not None or continue_last_task is not False
-        settings_of = {**recorded, **_switches(arguments=auto_connect_arg_parser, auto_connect_frameworks=auto_connect_frameworks)}
+        settings_of = {
+            **recorded,
+            **_switches(arguments=auto_connect_arg_parser, auto_connect_frameworks=auto_connect_frameworks),
+        }
         if known is not None and again is None and keep:
             settings_of["first_iteration"] = _first_iteration(store, known, continue_last_task)
         seed = TaskLife._random_seed

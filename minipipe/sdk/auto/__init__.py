@@ -90,7 +90,7 @@ def _patch(name: str, module: ModuleType) -> None:
         importlib.import_module(f"{__name__}.{HOOKS[name]}").patch(module)
 
 
-class quiet:  # noqa: N801  # reads as a statement
+class quiet:  # reads as a statement
     """``with quiet("click"):`` what goes wrong inside is our business: said once, never raised."""
 
     def __init__(self, library: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from minipipe.sdk.auto import connection, quiet, wrap
 from minipipe.sdk.auto.connection import Connection, is_wanted
-from minipipe.sdk.connect import storable
 from minipipe.sdk.command_line import SECTION
+from minipipe.sdk.connect import storable
 
 _click: Any = None
 _parsed: list[Any] = []  # contexts of the last command line, outermost first
@@ -118,7 +118,9 @@ def _plain(value: Any) -> Any:
     """What can be stored; click makes the rest (a Path, a date) again from its text."""
     if type(value).__name__ == "Sentinel":  # click 8.3: no default
         return None
-    return value if storable(value) else os.fspath(value) if isinstance(value, os.PathLike) else getattr(value, "name", str(value))
+    return (
+        value if storable(value) else os.fspath(value) if isinstance(value, os.PathLike) else getattr(value, "name", str(value))
+    )
 
 
 # -- overriding ---------------------------------------------------------------------------------------------------------
