@@ -27,6 +27,7 @@ SECTION = "Args"
 
 _last: tuple[argparse.ArgumentParser, argparse.Namespace, int] | None = None
 _explicit: weakref.WeakKeyDictionary[argparse.ArgumentParser, Binding] = weakref.WeakKeyDictionary()
+_ignored: weakref.WeakSet[argparse.ArgumentParser] = weakref.WeakSet()
 _nesting = threading.local()
 
 
@@ -51,6 +52,12 @@ def connect(parser: argparse.ArgumentParser, binding: Binding) -> argparse.Argum
     return parser
 
 
+def ignore(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Leave one parser alone: a library's own, whose command line is captured in another way."""
+    _ignored.add(parser)
+    return parser
+
+
 # -- parsing ------------------------------------------------------------------------------------------------------------
 
 
@@ -58,7 +65,7 @@ def _watch(parse: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(parse)
     def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
         global _last
-        if getattr(_nesting, "inside", False):  # a sub-command's parser, called by the one that was called
+        if getattr(_nesting, "inside", False) or self in _ignored:  # a sub-command's parser, called by the one that was called
             return parse(self, args, namespace)
         found = _connection_of(self)
         if found is not None and found.binding.overrides and found.wanted:

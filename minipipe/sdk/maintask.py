@@ -62,6 +62,7 @@ class MainTask:
 
 _main: MainTask | None = None
 _hooked = False
+_apart = False
 
 
 def main_task() -> MainTask | None:
@@ -126,6 +127,12 @@ def _entry() -> dict[str, Any]:
         return {"kind": "here", "cwd": os.getcwd(), "roots": [os.getcwd()]}
 
 
+def keep_apart() -> None:
+    """What begins here from now on is new: this process makes several tasks of the same names, one after the other."""
+    global _apart
+    _apart = True
+
+
 def reusable(store: Store, project: str, name: str, kind: str) -> int | None:
     """The last task that `Task.init` made with the same names, if it may be used again (ClearML's rule): it has ended, is younger
     than 72 hours, not archived, was not run by a worker, and holds no artifacts."""
@@ -137,7 +144,7 @@ def reusable(store: Store, project: str, name: str, kind: str) -> int | None:
         " AND t.template_id IS NULL AND json_extract(t.settings, '$.init') ORDER BY t.id DESC LIMIT 1",
         (project, name, kind),
     )
-    if row is None or row["archived"] or row["kept"] or row["served"] or row["run_name"]:
+    if _apart or row is None or row["archived"] or row["kept"] or row["served"] or row["run_name"]:
         return None
     if row["status"] not in (states.COMPLETED, states.FAILED, states.STOPPED):
         return None

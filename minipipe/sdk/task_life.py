@@ -48,8 +48,8 @@ class TaskLife(TaskBase):
             reuse_last_task_id: use the last task of these names again if it holds nothing worth keeping (see
                 `maintask.reusable`); False always makes a new one, a str names one.
             continue_last_task: go on with the last task of these names (or the one named) and keep its results.
-            auto_connect_arg_parser: what `argparse`, click, fire and jsonargparse read becomes parameters of section ``Args``; False leaves it alone, a dict says
-                it for each argument (``"*"`` for the others; empty is off).
+            auto_connect_arg_parser: what `argparse`, click, fire and jsonargparse read becomes parameters of section ``Args``; False
+                leaves it alone, a dict says it for each argument (``"*"`` for the others; empty is off).
             auto_connect_frameworks: figures, models and scalars of other libraries are captured; False for none, a dict by name
                 (``{"matplotlib": False}``).
             output_uri, auto_resource_monitoring, auto_connect_streams, deferred_init: ClearML's; recorded.

@@ -23,6 +23,8 @@ HOOKS = {
     "click.core": "click_commands",
     "fire.core": "fire_commands",
     "jsonargparse": "jsonargparse_parsers",
+    "hydra.core.utils": "hydra_jobs",
+    "hydra._internal.utils": "hydra_jobs",
     "hydra._internal.hydra": "hydra_jobs",
     "absl.flags._flagvalues": "absl_flags",
 }
@@ -102,7 +104,7 @@ class quiet:  # reads as a statement
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
         if error is None or not isinstance(error, Exception):
             return False
-        notice.say(self.library.partition(".")[0], f"not captured: {type(error).__name__}: {str(error).splitlines()[0:1]}")
+        notice.say(self.library.partition(".")[0], f"not captured: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
         return True
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import weakref
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,6 @@ from minipipe.sdk.connect import storable
 
 _click: Any = None
 _parsed: list[Any] = []  # contexts of the last command line, outermost first
-_taken: weakref.WeakSet[Any] = weakref.WeakSet()  # contexts whose values came from the task
 
 
 def patch(module: ModuleType) -> None:
@@ -28,7 +26,16 @@ def patch(module: ModuleType) -> None:
     global _click
     _click = module
     wrap(module.Command, "parse_args", _parse)
+    wrap(module.Group, "parse_args", _choose)
     connection.listen(_begun, _parsed.clear)
+
+
+def _choose(original: Callable[..., Any]) -> Callable[..., Any]:
+    def parse_args(self: Any, ctx: Any, args: list[str]) -> Any:
+        stored = {} if _is_ours(ctx) else _stored(connection.current(), ctx)
+        return original(self, ctx, _chosen(self, stored) if stored else args)
+
+    return parse_args
 
 
 def _parse(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,22 +43,21 @@ def _parse(original: Callable[..., Any]) -> Callable[..., Any]:
         if _is_ours(ctx):
             return original(self, ctx, args)
         connected = connection.current()
-        stored = _stored(connected, ctx) if connected is not None else {}
+        stored = _stored(connected, ctx)
         if not stored:
             rest = original(self, ctx, args)
             with quiet("click"):
                 _note(ctx, connected)
             return rest
-        _taken.add(ctx)
         ctx.resilient_parsing = True  # neither asks nor insists; what is missing is stored
         try:
-            rest = original(self, ctx, _chosen(self, stored) if isinstance(self, _click.Group) else args)
+            rest = original(self, ctx, args)
         finally:
             ctx.resilient_parsing = False
         for parameter in self.params:
             name = _name(ctx, parameter.name)
             if parameter.expose_value and name in stored:
-                ctx.params[parameter.name] = parameter.process_value(ctx, _value(stored[name]))
+                ctx.params[parameter.name] = parameter.process_value(ctx, _value(stored[name], parameter))
         return rest
 
     return parse_args
@@ -126,9 +132,9 @@ def _plain(value: Any) -> Any:
 # -- overriding ---------------------------------------------------------------------------------------------------------
 
 
-def _stored(connected: Connection, ctx: Any) -> dict[str, Any]:
+def _stored(connected: Connection | None, ctx: Any) -> dict[str, Any]:
     """What the task says of the command line; empty if that is nothing."""
-    if not connected.binding.overrides or not connected.wanted:
+    if connected is None or not connected.binding.overrides or not connected.wanted:
         return {}
     rows = connected.binding.read(SECTION)
     names = {_name(ctx, parameter.name) for parameter in ctx.command.params} | {ctx.command.name}
@@ -153,6 +159,8 @@ def _is_true(row: Any) -> bool:
     return row is not None and str(row["text"]).strip().lower() in ("true", "1", "yes")
 
 
-def _value(row: Any) -> Any:
+def _value(row: Any, parameter: Any) -> Any:
     value = json.loads(row["value"])
+    if value == "" and not isinstance(parameter.default, str):
+        return None  # a None that went through `get_parameters` and back
     return tuple(value) if isinstance(value, list) else value
