@@ -223,7 +223,14 @@ def fired(component: Any, *words: str) -> Any:
         (
             Stages,
             ("first", "add", "1", "2"),
-            {"first.add": "True", "first.add/x": "1", "first.add/y": "2", "first.join": "False", "run": "False", "run/volume": ""},
+            {
+                "first.add": "True",
+                "first.add/x": "1",
+                "first.add/y": "2",
+                "first.join": "False",
+                "run": "False",
+                "run/volume": "",
+            },
             {"first.add": "False", "run": "True", "run/volume": "3"},
             "xxx",
         ),
@@ -290,9 +297,7 @@ def test_jsonargparse_with_nested_keys_and_sub_commands(tried: Make) -> None:
         one.override(**{"Args/prize": "many"})
 
 
-def test_hydra_overrides_and_its_whole_configuration(
-    tried: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hydra_overrides_and_its_whole_configuration(tried: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hydra = pytest.importorskip("hydra")
     (tmp_path / "conf" / "db").mkdir(parents=True)
     (tmp_path / "conf" / "config.yaml").write_text("defaults:\n  - db: small\n  - _self_\nuser: root\nsize: 1\n")
@@ -353,7 +358,9 @@ def test_a_hook_is_installed_when_its_library_is_imported_and_leaves_its_loader_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "some_library.py").write_text("def read():\n    return 1\n")
-    (tmp_path / "some_hook.py").write_text("seen = []\ndef patch(module):\n    seen.append(module.read())\n    raise ValueError('ours')\n")
+    (tmp_path / "some_hook.py").write_text(
+        "seen = []\ndef patch(module):\n    seen.append(module.read())\n    raise ValueError('ours')\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(auto.HOOKS, "some_library", "some_hook")
     monkeypatch.setattr(auto, "__path__", [*auto.__path__, str(tmp_path)])

@@ -20,7 +20,9 @@ from minipipe.sdk.command_line import SECTION
 from minipipe.sdk.connect import storable
 
 _fire: Any = None
-_calls: list[tuple[str, dict[str, Any], bool]] = []  # (command, arguments, whether it is more than a constructor) of the last line
+_calls: list[
+    tuple[str, dict[str, Any], bool]
+] = []  # (command, arguments, whether it is more than a constructor) of the last line
 _roots: list[Any] = []  # the first component that has members
 _DEEP = 3
 
