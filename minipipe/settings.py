@@ -38,6 +38,8 @@ class Settings:
         environments: "auto" builds an environment for a step whose ``packages`` the worker's own Python does not have, "always" for
             every step that names packages, "off" never.
         installer: what builds environments: "uv", "pip", or "auto": uv where it is installed.
+        log_limit_mb: megabytes (10^6 bytes) of an attempt's log; of a longer one the middle goes. 0 is no limit.
+        keep_runs, older_than: which runs ``gc`` removes; -1 and "": none.
         color, progress, traceback, utc: how things are shown.
     """
 
@@ -54,6 +56,9 @@ class Settings:
     clearml_alias: bool = True
     environments: Literal["auto", "always", "off"] = "auto"
     installer: Literal["auto", "uv", "pip"] = "auto"
+    log_limit_mb: float = 50.0
+    keep_runs: int = -1
+    older_than: str = ""
     color: Literal["auto", "always", "never"] = "auto"
     progress: Literal["auto", "plain", "off"] = "auto"
     traceback: Literal["user", "full"] = "user"

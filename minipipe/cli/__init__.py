@@ -53,9 +53,11 @@ VERBS = {
     "cache": Verb("minipipe.cli.cache:cache", "Look", "Ask why a step ran, or make the cache forget."),
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
-    "doctor": Verb("minipipe.cli.doctor:doctor", "Serve", "Check the store and its surroundings."),
+    "doctor": Verb("minipipe.cli.doctor:doctor", "Keep", "Check the store and its surroundings."),
+    "gc": Verb("minipipe.cli.gc:gc", "Keep", "Remove what nothing needs, and give its room back."),
+    "du": Verb("minipipe.cli.du:du", "Keep", "Show what takes how much room."),
 }
-_GROUPS = ("Run", "Look", "Serve")
+_GROUPS = ("Run", "Look", "Serve", "Keep")
 
 
 def _load(place: str) -> Any:

@@ -24,15 +24,15 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 HEADERS = ("ID", "NAME", "PIPELINE", "STATUS", "STEPS", "TIME", "STARTED", "PARAMS")
 
 
-def span(text: str) -> float:
-    """Seconds of a time span such as ``90s``, ``30m``, ``2d``.
+def span(text: str, example: str = "--since 2d") -> float:
+    """Seconds of a time span such as ``90s``, ``30m``, ``2d``; `example` goes into the hint.
 
     Raises:
         UsageError: it is none.
     """
     match = _SPAN.match(text)
     if match is None:
-        raise errors.UsageError(f"cannot read {text!r} as a time span", "a number and one of s, m, h, d, w", "--since 2d")
+        raise errors.UsageError(f"cannot read {text!r} as a time span", "a number and one of s, m, h, d, w", example)
     return float(match[1]) * _UNITS[match[2]]
 
 

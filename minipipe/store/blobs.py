@@ -80,10 +80,13 @@ class Writer:
         return view.nbytes
 
     def _spill(self) -> None:
-        with mapped(self._path):
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells gc that somebody is still writing
+        while self._descriptor < 0:
+            with mapped(self._path):
+                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells gc that somebody is still writing
+            if not os.fstat(self._descriptor).st_nlink:  # gc came between the two calls
+                self.close()
         for part in self._pending:
             self._append(memoryview(part))
         self._pending.clear()

@@ -241,28 +241,59 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
 
-    def checkpoint(self) -> bool:
+    def checkpoint(self, now: bool = False, empty: bool = False) -> bool:
         """Move the write-ahead log into the database once it is full; the caller holds ``maint.lock``.
 
         The log starts over at the front of its file, which keeps its size: a commit that overwrites syncs in a quarter of a
         millisecond, one that makes the file longer needs the file system's journal too and takes up to ten times that.
 
+        Args:
+            now: whether it is full or not.
+            empty: give the log's room back to the file system as well; implies `now`.
+
         Returns:
             True if the log starts over; False if it is not full, or a reader was in the way (try later).
         """
-        if self._log_size() < LOG_BYTES or self._commits - self._checkpointed < _COMMITS_PER_CHECKPOINT:
+        few = self._log_size() < LOG_BYTES or self._commits - self._checkpointed < _COMMITS_PER_CHECKPOINT
+        if few and not now and not empty:
             return False
         with self._lock, mapped(self.path):
             connection = self.connection()
             # Wait for the writer's lock: without it SQLite falls back to a checkpoint that runs beside commits (see above).
             connection.execute("PRAGMA busy_timeout=2000")
             try:
-                busy = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0]
+                how = "TRUNCATE" if empty else "RESTART"
+                busy = connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()[0]
             finally:
                 connection.execute("PRAGMA busy_timeout=50")
             if not busy:
                 self._checkpointed = self._commits
             return not busy
+
+    def rewrite(self) -> None:
+        """Write the whole database anew, without its free pages, and so that later ones can be given back in parts.
+
+        The caller holds ``maint.lock`` and knows that nobody else is at work: others wait until it is done.
+
+        Raises:
+            DiskFull, StoreBusy: nothing was changed.
+        """
+        with self._lock, mapped(self.path):
+            connection = self.connection()
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            _patiently(lambda: connection.execute("VACUUM"), self.path)
+            self._commits += 1
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the database as it is now; others read and write meanwhile.
+
+        Raises:
+            DiskFull: no room there.
+        """
+        with self._lock, mapped(path):
+            connection = self.connection()
+            _patiently(lambda: connection.execute("VACUUM INTO ?", (str(path),)), self.path)
+        os.chmod(path, 0o600)
 
     def reserve_log(self) -> None:
         """Give the log file its size before the first commits need it. Transaction effect: one that is rolled back.

@@ -372,7 +372,9 @@ def clone(
 
 
 _BELONGINGS = (
-    "UPDATE task SET template_id = NULL WHERE template_id = ?",
+    # A copy's key is made of its template's base and its own parameters; without the template the base alone would be a key
+    # that copies with other parameters share.
+    "UPDATE task SET template_id = NULL, key_base = NULL WHERE template_id = ?",
     "UPDATE artifact SET source_id = NULL WHERE source_id = ?",
     "DELETE FROM edge WHERE child_id = ?",
     "DELETE FROM edge WHERE parent_id = ?",
@@ -390,6 +392,7 @@ _BELONGINGS = (
     "DELETE FROM monitor WHERE task_id = ?",
     "DELETE FROM tag WHERE task_id = ?",
     "DELETE FROM task WHERE id = ?",
+    "DELETE FROM tally WHERE scope = ?",
 )
 
 
@@ -416,10 +419,15 @@ def delete(store: Store, task_id: int, with_models: bool = True) -> None:
             if row["status"] == states.IN_PROGRESS:
                 raise errors.IllegalMove(f"task {row['uid'][:8]} is in progress", hint=f"minipipe abort {row['uid'][:8]} first")
         for row in rows:
-            cache.hand_down(connection, row["id"])
-            models.forget_outputs(connection, row["id"], with_models)
-            for sql in _BELONGINGS:
-                connection.execute(sql, (row["id"],))
+            erase(connection, row["id"], with_models)
+
+
+def erase(connection: sqlite3.Connection, task_id: int, with_models: bool = True) -> None:
+    """Remove a task that has no children left, with all that belongs to it. Part of the caller's transaction."""
+    cache.hand_down(connection, task_id)
+    models.forget_outputs(connection, task_id, with_models)
+    for sql in _BELONGINGS:
+        connection.execute(sql, (task_id,))
 
 
 def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -128,14 +128,17 @@ def _create(home: Path) -> None:
             connection = sqlite3.connect(draft, isolation_level=None)
             os.chmod(draft, 0o600)
             connection.execute("PRAGMA page_size=2048")  # an ending touches a dozen pages: half the bytes to sync per commit
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # gc gives pages back a few at a time, beside working workers
             connection.execute("PRAGMA journal_mode=WAL").fetchall()
             connection.execute("BEGIN IMMEDIATE")
             schema.migrate(connection)
             connection.execute("COMMIT")
             connection.close()
             os.link(draft, home / DATABASE)
-        except FileExistsError:
-            return
+        except (FileExistsError, FileNotFoundError):
+            if not (home / DATABASE).exists():
+                raise
+            return  # somebody else was first (and collected this draft)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
@@ -154,6 +157,31 @@ def _make_ballast(home: Path) -> None:
             # A full disk is no reason to refuse a store that is otherwise fine.
             with contextlib.suppress(OSError):
                 os.posix_fallocate(descriptor, 0, BALLAST_BYTES)
+
+
+def is_scarce(home: Path) -> bool:
+    """True if there is so little room that the ballast is needed."""
+    found = os.statvfs(home)
+    return found.f_bavail * found.f_frsize < 2 * BALLAST_BYTES
+
+
+def drop_ballast(home: Path) -> bool:
+    """Give the ballast's room back: even a deletion needs some. True if there was any."""
+    try:
+        had = os.stat(home / "ballast").st_blocks > 0
+        os.truncate(home / "ballast", 0)
+    except FileNotFoundError:
+        return False
+    return had
+
+
+def restore_ballast(home: Path) -> bool:
+    """Take room for the ballast again; False if there is not enough (then none is taken)."""
+    _make_ballast(home)
+    whole = os.stat(home / "ballast").st_size >= BALLAST_BYTES
+    if not whole:
+        os.truncate(home / "ballast", 0)
+    return whole
 
 
 def _sync_folder(path: Path) -> None:
@@ -273,9 +301,7 @@ def _upgrade(store: Store) -> None:
         application, version = schema.version_of(database.connection())
         _refuse(database.path, application, version)
         if version < schema.VERSION:
-            backup = f"{database.path}.schema{version}.{fresh_id()[: 2 * 4]}"
-            database.connection().execute("VACUUM INTO ?", (backup,))
-            os.chmod(backup, 0o600)
+            database.copy_to(Path(f"{database.path}.schema{version}.{fresh_id()[: 2 * 4]}"))
     with database.write() as connection:
         if schema.version_of(connection)[1] < schema.VERSION:
             schema.migrate(connection)

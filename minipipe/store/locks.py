@@ -47,19 +47,25 @@ def hold(path: Path, wait: bool = True) -> Held | None:
         wait: wait for the present holder; with False return None if somebody holds it.
     """
     filelock = importlib.import_module("filelock")
-    # Not per thread: whoever ends a registration may be another thread than the one that made it.
-    lock = filelock.FileLock(str(path), mode=0o600, thread_local=False)
-    try:
-        lock.acquire(blocking=wait, poll_interval=0.005)
-    except filelock.Timeout:
-        return None
-    return Held(path, lock)
+    while True:
+        # Not per thread: whoever ends a registration may be another thread than the one that made it.
+        lock = filelock.FileLock(str(path), mode=0o600, thread_local=False)
+        try:
+            lock.acquire(blocking=wait, poll_interval=0.005)
+        except filelock.Timeout:
+            return None
+        try:
+            return Held(path, lock)
+        except FileNotFoundError:  # between our opening it and our lock somebody took it for litter: gc, with the lock held
+            lock.release()
+            if not path.parent.exists():
+                raise
 
 
 def is_held(path: Path) -> bool:
     """True if a living process holds the lock; a missing file counts as free."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # enough for flock, also on a file that is written and final
     except FileNotFoundError:
         return False
     try:

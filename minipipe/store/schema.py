@@ -344,8 +344,18 @@ def _counted(table: str) -> tuple[str, ...]:
     )
 
 
+# What the removal of a task asks: who refers to it? Without these each removal reads the whole history.
+_REFERENCES = (
+    "CREATE INDEX task_served ON task (cached_from) WHERE cached_from IS NOT NULL",
+    "CREATE INDEX task_copied ON task (template_id) WHERE template_id IS NOT NULL",
+    "CREATE INDEX task_code ON task (code_key) WHERE code_key IS NOT NULL",
+    "CREATE INDEX task_environment ON task (environment) WHERE environment IS NOT NULL",
+    "CREATE INDEX artifact_source ON artifact (source_id) WHERE source_id IS NOT NULL",
+)
+
+
 def _second(connection: sqlite3.Connection) -> None:
-    for statement in (*_ENVIRONMENTS, *_REPORTED, *_counted("plot"), *_counted("model")):
+    for statement in (*_ENVIRONMENTS, *_REPORTED, *_REFERENCES, *_counted("plot"), *_counted("model")):
         connection.execute(statement)
 
 

@@ -100,6 +100,7 @@ class Filled:
         path = self.store.log_path(task.uid, attempt)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.write_bytes(f"minipipe: {name} {task.uid[:8]} attempt {attempt} token 0123abcd\n".encode() + text)
+        path.chmod(0o600)
         return path
 
     def row(self, task: tasks.Submitted) -> dict[str, Any]:

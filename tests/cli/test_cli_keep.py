@@ -1,0 +1,158 @@
+"""``gc`` and ``du``: the plan first, then the deed; what takes how much room."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import Filled
+
+from minipipe.cli import gc as verb
+from minipipe.cli import output, root
+from minipipe.store import edits, workers
+from minipipe.store.home import BALLAST_BYTES
+from tests.faults.sane import sane
+
+Invoke = Callable[..., Result]
+
+
+def ended(filled: Filled, number: int) -> str:
+    run = filled.run()
+    step = filled.step(run, "train")
+    filled.finish(filled.claim(), model=bytes([number]) * 30_000)
+    filled.log(step, b"hello\n")
+    filled.end(run)
+    with filled.store.database.write() as connection:
+        connection.execute("UPDATE task SET ended_at = ended_at - 60 WHERE id = ?", (run.id,))
+    return run.uid
+
+
+@pytest.fixture
+def runs(filled: Filled) -> list[str]:
+    return [ended(filled, number) for number in range(3)]
+
+
+def test_without_a_rule_only_litter_goes_and_nobody_is_asked(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    (filled.store.folder("tmp") / f"{'ab' * 16}.0").write_bytes(b"x" * 500)
+    seen = cli("gc", "--dry-run")
+    assert (seen.exit_code, seen.stdout) == (0, "litter: 1 temporary file, 500 B\n")
+    done = cli("gc")
+    assert done.exit_code == 0
+    assert re.fullmatch(r"collected 1 temporary file(, \d+\.\d kB of the database)?; freed \S+ k?B\n", done.stdout)
+    assert cli("gc").stdout == "nothing to collect\n"
+    assert len(json.loads(cli("status", "--json").stdout)["runs"]) == 3
+
+
+def test_off_a_terminal_a_rule_without_yes_only_reports(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    result = cli("gc", "--keep-runs", "1")
+    assert result.exit_code == 0
+    head, litter = result.stdout.splitlines()
+    assert re.fullmatch(r"2 runs \(oldest \d{4}-\d\d-\d\d\), 2 logs, 60\.0 kB of blobs go; 1 run stays", head)
+    assert litter == "litter: none"
+    assert result.stderr == "nothing was deleted: minipipe gc --yes deletes\n"
+    assert cli("gc", "--keep-runs", "1", "-q").stdout.split() == runs[1::-1]
+    assert len(json.loads(cli("status", "--json").stdout)["runs"]) == 3
+
+
+def test_with_yes_they_go_and_the_store_is_sane(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    result = cli("gc", "--keep-runs", "1", "--yes", "--json")
+    found = json.loads(result.stdout)
+    assert (found["runs"], found["kept"], found["deleted"], found["logs"], found["blob_bytes"]) == (
+        runs[1::-1],
+        1,
+        True,
+        2,
+        60_000,
+    )
+    assert found["freed"]["blobs"] == 2 and found["freed_bytes"] > 60_000
+    assert [one["id"] for one in json.loads(cli("status", "--json").stdout)["runs"]] == runs[2:]
+    assert sane(filled.store.path, after_gc=True) == []
+    assert (filled.store.path / "ballast").stat().st_size == BALLAST_BYTES
+
+
+def test_on_a_terminal_it_asks_and_no_deletes_nothing(
+    filled: Filled, runs: list[str], cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    no = CliRunner().invoke(root, ["gc", "--keep-runs", "0"], input="n\n")
+    assert "3 runs (oldest" in no.stderr and "0 runs stay. Delete? [y/N]" in no.stderr
+    assert len(json.loads(cli("status", "--json").stdout)["runs"]) == 3
+    yes = CliRunner().invoke(root, ["gc", "--keep-runs", "0"], input="y\n")
+    assert "collected 3 runs, 3 blobs, 3 logs" in yes.stdout
+    assert json.loads(cli("status", "--json").stdout)["runs"] == []
+
+
+def test_what_stays_although_the_rule_names_it_is_said(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    task = filled.store.database.rows("SELECT id FROM task WHERE uid = ?", (runs[0],))[0]["id"]
+    edits.move(filled.store, task, "published")
+    assert "2 runs" in (text := cli("gc", "--keep-runs", "0").stdout)
+    assert "1 run, 1 of them published stays" in text
+
+
+def test_the_rule_may_come_from_settings_and_a_bad_one_is_exit_2(
+    filled: Filled, runs: list[str], cli: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIPIPE_KEEP_RUNS", "1")
+    assert len(cli("gc", "-q").stdout.split()) == 2
+    monkeypatch.setenv("MINIPIPE_OLDER_THAN", "1d")
+    assert cli("gc", "-q").stdout == ""
+    assert cli("gc", "--keep-runs", "1", "--older-than", "0s", "-q").stdout.split() == runs[1::-1]
+    bad = cli("gc", "--older-than", "soon")
+    assert bad.exit_code == 2 and "--older-than 30d" in bad.stderr
+    assert cli("gc", "--keep-runs", "-1").exit_code == 2
+
+
+def test_the_tasks_of_the_dead_go_back_before_their_locks_go(filled: Filled, cli: Invoke) -> None:
+    step = filled.step(filled.run(), "train")
+    dead = workers.register(filled.store, workers.AGENT, slots=1, queues=("default",))
+    filled.claim(worker=dead)
+    dead.lock.release()
+    assert cli("gc").exit_code == 0
+    assert filled.row(step)["status"] == "queued"
+    assert not dead.lock.path.exists()
+
+
+def test_a_long_collection_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(verb, "_PROGRESS_AFTER_S", 0.0)
+    meter = verb._Meter()
+    meter.tell("blobs", 100)
+    meter.tell("blobs", 200)  # at most four times a second
+    meter.clear()
+    assert capfd.readouterr().err == "\r\x1b[Kcollecting: 100 blobs\r\x1b[K"
+
+
+def test_without_a_store_they_say_so_and_make_none(surroundings: Path, cli: Invoke) -> None:
+    for arguments in (["gc"], ["du"], ["du", "--runs"]):
+        result = cli(*arguments)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert "no store here yet" in result.stderr
+    assert list(surroundings.iterdir()) == []
+
+
+def test_du_tells_kinds_apart_and_its_total_is_their_sum(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    found = {one["kind"]: one for one in json.loads(cli("du", "--json").stdout)}
+    assert found["blobs"]["files"] == 3 and found["blobs"]["bytes"] >= 90_000
+    assert found["logs"]["files"] == 3 and found["database"]["files"] == 3
+    assert found["total"]["bytes"] == sum(one["bytes"] for kind, one in found.items() if kind != "total")
+    table = cli("du").stdout.splitlines()
+    assert table[0].split() == ["KIND", "FILES", "SIZE", "HOLDS"] and table[-1].startswith("total")
+
+
+def test_du_by_run_tells_shared_bytes_from_own_ones(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    run = filled.run()
+    filled.step(run, "train")
+    filled.finish(filled.claim(), model=bytes([0]) * 30_000)  # the bytes of the first run again
+    found = json.loads(cli("du", "--runs", "--json").stdout)
+    assert [one["id"] for one in found] == [run.uid, *reversed(runs)]
+    assert [(one["blob_bytes"], one["own_bytes"]) for one in found] == [
+        (30_000, 0),
+        (30_000, 30_000),
+        (30_000, 30_000),
+        (30_000, 0),
+    ]
+    assert found[0]["status"] == "in_progress" and found[1]["log_bytes"] > 0
