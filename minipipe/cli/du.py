@@ -14,9 +14,9 @@ from minipipe.store.home import Store
 @click.option("--runs", is_flag=True, help="By run, newest first.")
 @output.pass_output
 def du(out: Output, runs: bool) -> None:
-    """Show what takes how much room, by kind or by run.
+    """Show what takes how much room.
 
-    By run, BLOBS is all that a run names; OWN is the part that nobody else names: what removing it alone would free.
+    With --runs, BLOBS is all that a run names; OWN is the part that nobody else names: what removing it alone would free.
 
     \b
     Examples:

@@ -37,6 +37,14 @@ UNION ALL SELECT child_id, parent_id FROM edge
 """
 
 
+# Every reference to a blob that goes with its task.
+_NAMED = """
+SELECT task_id, digest FROM artifact WHERE digest IS NOT NULL
+UNION ALL SELECT task_id, digest FROM plot WHERE task_id IS NOT NULL AND digest IS NOT NULL
+UNION ALL SELECT task_id, digest FROM model WHERE task_id IS NOT NULL AND digest IS NOT NULL AND published = 0
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Which runs have served their time. With both, a run has to be beyond the newest and old.
@@ -114,7 +122,7 @@ def plan(store: Store, rule: Rule, now: float | None = None) -> Going:
             )
             blobs = connection.execute(
                 "SELECT count(*) AS n, coalesce(sum(size), 0) AS size FROM (SELECT b.size AS size FROM temp.going g"
-                " JOIN artifact a ON a.task_id = g.id JOIN blob b ON b.digest = a.digest"
+                f" JOIN ({_NAMED}) n ON n.task_id = g.id JOIN blob b ON b.digest = n.digest"
                 " GROUP BY b.digest HAVING count(*) = max(b.refs))"
             ).fetchone()
         finally:
@@ -185,7 +193,7 @@ def weight(store: Store, run_id: int) -> tuple[int, int, int]:
     row = store.database.rows(
         f"{_TREE} SELECT coalesce(sum(size), 0) AS size, coalesce(sum(own), 0) AS own FROM ("
         " SELECT b.size AS size, CASE WHEN count(*) = max(b.refs) THEN b.size ELSE 0 END AS own FROM tree"
-        " JOIN artifact a ON a.task_id = tree.id JOIN blob b ON b.digest = a.digest GROUP BY b.digest)",
+        f" JOIN ({_NAMED}) n ON n.task_id = tree.id JOIN blob b ON b.digest = n.digest GROUP BY b.digest)",
         {"run": run_id},
     )[0]
     return tasks, row["size"], row["own"]

@@ -76,7 +76,9 @@ def _dies_and_recovers(littered: Path, folder: Path, kind: str, when: str, n: in
 
 
 @pytest.mark.parametrize(("kind", "when", "points"), [("sql", "before", (20, 45, 75)), ("os", "after", (3,))])
-def test_gc_survives_a_death_at_some_points(littered: Path, tmp_path: Path, kind: str, when: str, points: tuple[int, ...]) -> None:
+def test_gc_survives_a_death_at_some_points(
+    littered: Path, tmp_path: Path, kind: str, when: str, points: tuple[int, ...]
+) -> None:
     for n in points:
         assert _dies_and_recovers(littered, tmp_path / f"{kind}{n}", kind, when, n), n
 

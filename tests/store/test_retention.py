@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minipipe.store import attempts, blobs, cache, collect, edits, retention, tasks, workers
+from minipipe.store import attempts, blobs, cache, collect, edits, models, retention, tasks, workers
 from minipipe.store.home import Store
 from minipipe.store.retention import Rule
 from tests.faults.sane import sane
@@ -178,3 +178,26 @@ def test_a_copy_whose_template_is_gone_shares_no_key_with_copies_that_have_other
     for copy in copies:
         tasks.enqueue(store, copy.id, "default")
     assert [making.task(store, copy.id)["cache_key"] for copy in copies] == [None, None]
+
+
+def test_models_go_with_their_run_unless_they_are_published_or_used_elsewhere(store: Store, worker: workers.Registration) -> None:
+    run, step = ended_run(store, worker)
+    user, _ = ended_run(store, worker, "z")
+    made = {}
+    for number, name in enumerate(("mine", "published", "used")):
+        model = models.create(store, None, models.NewModel(name, "p", task_id=step))
+        writer = blobs.Writer(store)
+        writer.write(bytes([number]) * 20_000)
+        models.set_weights(store, None, model.id, writer=writer)
+        models.link(store, None, step, model.id, "output", name)
+        models.link(store, None, run, model.id, "output", name)
+        made[name] = model.id
+    models.change(store, None, made["published"], published=True)
+    models.link(store, None, user, made["used"], "input", "used")
+    planned = retention.plan(store, Rule(keep_runs=1))
+    assert [one.id for one in planned.runs] == [run]
+    assert retention.remove(store, run) == 2
+    assert [row["name"] for row in store.database.rows("SELECT name FROM model ORDER BY id")] == ["published", "used"]
+    freed = collect.sweep(store)
+    assert (freed.number["blobs"], freed.size["blobs"]) == (2, 40_002)
+    assert sane(store.path, after_gc=True) == []
