@@ -37,6 +37,7 @@ class Settings:
         clearml_alias: scripts of ``minipipe run`` that import clearml get minipipe's.
         environments: "auto" builds an environment for a step whose ``packages`` the worker's own Python does not have, "always" for
             every step that names packages, "off" never.
+        containers: "docker" or "podman" run steps that name an image in it, "off" never.
         installer: what builds environments: "uv", "pip", or "auto": uv where it is installed.
         log_limit_mb: megabytes (10^6 bytes) of an attempt's log; of a longer one the middle goes. 0 is no limit.
         keep_runs, older_than: which runs ``gc`` removes; -1 and "": none.
@@ -55,6 +56,7 @@ class Settings:
     on_code_change: Literal["note", "fail"] = "note"
     clearml_alias: bool = True
     environments: Literal["auto", "always", "off"] = "auto"
+    containers: Literal["off", "docker", "podman"] = "off"
     installer: Literal["auto", "uv", "pip"] = "auto"
     log_limit_mb: float = 50.0
     keep_runs: int = -1
@@ -79,6 +81,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "durability": ("full", "fast"),
     "on_code_change": ("note", "fail"),
     "environments": ("auto", "always", "off"),
+    "containers": ("off", "docker", "podman"),
     "installer": ("auto", "uv", "pip"),
     "color": ("auto", "always", "never"),
     "progress": ("auto", "plain", "off"),

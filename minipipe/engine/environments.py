@@ -89,26 +89,27 @@ def host_environment(store: Store, digest: str) -> dict[str, str]:
     return {
         "VIRTUAL_ENV": str(folder),
         "PATH": os.pathsep.join((str(folder / "bin"), os.environ.get("PATH", os.defpath))),
-        start.BRIDGE_VARIABLE: str(_bridge(folder)),
+        start.BRIDGE_VARIABLE: str(bridge(folder)),
     }
 
 
-def _bridge(folder: Path) -> Path:
+def bridge(folder: Path) -> Path:
     """A folder with links to the few packages that minipipe needs, for the end of the import path: nobody installs minipipe into an
     environment, and what the environment has itself comes first."""
-    bridge = folder / _BRIDGE
-    bridge.mkdir(exist_ok=True)
+    links = folder / _BRIDGE
+    folder.mkdir(mode=0o700, exist_ok=True)  # not by `parents`: those would get the mode of the umask
+    links.mkdir(mode=0o700, exist_ok=True)
     for name in _BRIDGED:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
         target = Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
-        link = bridge / target.name
+        link = links / target.name
         if not link.exists():
-            fresh = bridge / f"{target.name}.{os.getpid()}"
+            fresh = links / f"{target.name}.{os.getpid()}"
             with contextlib.suppress(FileExistsError):
                 fresh.symlink_to(target)
                 os.replace(fresh, link)
-    return bridge
+    return links
 
 
 # -- the worker's side --------------------------------------------------------------------------------------------------
@@ -304,7 +305,7 @@ def _build(store: Store, wanted: Requirements, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         installer(store, folder, wanted.lines, uv)
     resolved = _installed(folder)
-    _bridge(folder)
+    bridge(folder)
     environments.built(store, wanted, resolved, "uv" if uv else "pip", time.monotonic() - started)
     (folder / READY).write_text("\n".join(resolved) + "\n")
     print(f"minipipe: environment ready in {time.monotonic() - started:.1f}s: {' '.join(resolved)}", flush=True)

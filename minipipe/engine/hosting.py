@@ -18,7 +18,7 @@ from minipipe import errors, limits
 from minipipe.engine import protocol, start, tree
 from minipipe.engine.child import OUTCOME_LIMIT_BYTES
 from minipipe.store import blobs, codec, tasks
-from minipipe.store.attempts import CRASHED, DONE, FAILED, Outcome, Output
+from minipipe.store.attempts import CRASHED, DONE, FAILED, Claim, Outcome, Output
 from minipipe.store.home import Store
 
 _STEP_SIGNALS = frozenset(
@@ -133,8 +133,13 @@ class HostProcess:
             self.spares.popleft().line.close()
         self.channel.send({"imports": new, "spares": dropped})
 
-    def take(self) -> Child | None:
-        """A child that waits for a spec, None if the next one is still on its way."""
+    @property
+    def pids(self) -> set[int]:
+        """Its process."""
+        return {self.pid}
+
+    def take(self, claim: Claim) -> Child | None:
+        """A child that waits for a spec (of whatever task), None if the next one is still on its way."""
         if not self.spares:
             return None
         self.channel.send({"spares": 1})

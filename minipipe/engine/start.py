@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 BRIDGE_VARIABLE = "MINIPIPE_BRIDGE"  # a folder for the end of the import path, see `minipipe.engine.environments`
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 _LOAD = (
     "import sys, os, importlib.util as u; "
     "sys.path += filter(None, [os.environ.get({bridge!r})]); "
@@ -27,8 +27,8 @@ _LOAD = (
 def command(module: str, function: str, *arguments: object) -> list[str]:
     """Arguments for exec: call ``module.function(*arguments)`` in a fresh interpreter."""
     code = _LOAD.format(
-        init=str(_PACKAGE / "__init__.py"),
-        folder=str(_PACKAGE),
+        init=str(PACKAGE / "__init__.py"),
+        folder=str(PACKAGE),
         bridge=BRIDGE_VARIABLE,
         module=module,
         function=function,

@@ -21,6 +21,7 @@ from typing import Any
 
 from minipipe import errors, settings
 from minipipe.engine import environments, hosting, tree
+from minipipe.engine.places import HERE, Host, Places
 from minipipe.store import attempts, inputs, locks, workers
 from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Claimant, Outcome
 from minipipe.store.home import Store
@@ -29,8 +30,6 @@ IDLE_LOOK_S = 0.02
 QUIET_LOOK_S = 0.035  # after a second without work: under 1 % of a core, and still a start within 50 ms
 TICK_S = 1.0
 _HOST_TRIES = 3
-_MOST_SPARES = 4
-_MOST_HOSTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class _Attempt:
     claim: Claim
     child: hosting.Child
     started: float
-    place: str = ""  # digest of the environment that its host runs in, "" for this Python
+    place: str = HERE
     why: str = ""  # "abort", "limit", "leave" or "broken" once we decided to end it
     kill_at: float = 0.0
     reported: Outcome | None = None
@@ -89,10 +88,8 @@ class Worker:
             name=options.name,
         )
         self.left_alone: tuple[str, ...] = ()
-        self.hosts: dict[str, hosting.HostProcess] = {}  # by environment; "" is this Python's
+        self.places = Places(store, self.settings, options.slots, say)
         self.host_failures = 0
-        self.builds = environments.Builds(store, self.settings.environments)
-        self.cold: set[str] = set()  # imports that a host died of
         self.running: dict[str, _Attempt] = {}
         self.unsaved: list[tuple[Claim, Outcome]] = []
         self.waiting: list[Claim] = []
@@ -163,7 +160,7 @@ class Worker:
         tree.adopt_orphans()
 
     def _finished(self) -> bool:
-        busy = bool(self.running or self.unsaved or self.waiting or self.builds.waiting)
+        busy = bool(self.running or self.unsaved or self.waiting or self.places.builds.waiting)
         if self.leave_at is not None:
             return not busy
         if self.options.once and self.taken and not busy:
@@ -175,7 +172,7 @@ class Worker:
         quiet = not self.running and time.monotonic() - self.last_work > 1.0
         pause = 0.005 if ending else QUIET_LOOK_S if quiet else IDLE_LOOK_S
         sources: list[Any] = [self._wakeup]
-        sources += [host.channel for host in self.hosts.values() if not host.lost]
+        sources += self.places.channels
         # A line that has brought its outcome is readable for ever (at its end): waiting on it would spin.
         sources += [one.child.line for one in self.running.values() if one.reported is None and not one.child.line.closed]
         readable, _, _ = select.select(sources, [], [], pause)
@@ -191,12 +188,12 @@ class Worker:
         for attempt in self.running.values():
             if attempt.reported is None and not attempt.child.line.closed:
                 self._listen_to(attempt)
-        for place, host in list(self.hosts.items()):
+        for place, host in list(self.places.hosts.items()):
             self._hear_of(host)
             if host.lost:
                 self._replace_host(place)
 
-    def _hear_of(self, host: hosting.HostProcess) -> None:
+    def _hear_of(self, host: Host) -> None:
         """Children of a host that have ended."""
         by_pid = {attempt.child.pid: attempt for attempt in self.running.values()}
         for event in host.events():
@@ -303,7 +300,7 @@ class Worker:
 
     def _run_early(self, claim: Claim) -> None:
         """Start the claimed step while the commit that claims it syncs: the disk is then out of every step's way."""
-        if self.hosts and not self.waiting and self.builds.needed(claim) is None and self._run(claim):
+        if self.places.hosts and not self.waiting and not self.places.special(claim) and self._run(claim):
             self.early = claim.lease.token
 
     def _retract(self) -> None:
@@ -326,7 +323,7 @@ class Worker:
 
     def _free_slots(self) -> int:
         busy = sum(not one.claim.controller and not one.finished for one in self.running.values())
-        waiting = sum(not claim.controller for claim in (*self.waiting, *self.builds.waiting))
+        waiting = sum(not claim.controller for claim in (*self.waiting, *self.places.builds.waiting))
         return self.options.slots - busy - waiting
 
     def _wants_more(self) -> bool:
@@ -339,7 +336,7 @@ class Worker:
         if version == self.version and now < self.next_look:
             return
         self.version, self.next_look = version, now + 0.1  # a retry's wait ends without a commit that would wake us
-        if self.running or self.builds.waiting:
+        if self.running or self.places.builds.waiting:
             self._end_aborted()
         while not (self.options.once and self.taken):
             step = self._free_slots() > 0
@@ -358,9 +355,9 @@ class Worker:
         for attempt in self.running.values():
             if attempt.claim.lease.task in asked:
                 self._end(attempt, "abort", asked[attempt.claim.lease.task])
-        for claim in self.builds.waiting:
+        for claim in self.places.builds.waiting:
             if claim.lease.task in asked:
-                self.builds.drop(claim)
+                self.places.builds.drop(claim)
                 self.unsaved.append((claim, Outcome(RETURNED, "stopped")))  # the abort decides what it becomes
 
     def _start(self, claim: Claim) -> None:
@@ -379,15 +376,14 @@ class Worker:
 
     def _run(self, claim: Claim) -> bool:
         """Give a task to a spare child, or to the build of its environment; False if no child is ready."""
-        wanted = self.builds.needed(claim)
-        if wanted is not None and not self.builds.ready(claim, wanted):
+        found = self.places.find(claim, {attempt.place for attempt in self.running.values()})
+        if found is None:
             return True
-        place = wanted.digest if wanted is not None else ""
-        host = self._host_of(place)
+        place, host = found
         host.warm(claim.entry.get("imports", ()))
         spec: dict[str, Any] | None = None
         payloads: list[bytes] = []
-        while (child := host.take()) is not None:
+        while (child := host.take(claim)) is not None:
             if spec is None:
                 spec, payloads = inputs.spec_of(self.store, claim, self.settings)
             if child.run(spec, payloads):
@@ -397,7 +393,7 @@ class Worker:
 
     def _take_builds(self) -> None:
         """Tasks whose environment is there now go on; those whose environment cannot be had fail."""
-        for built in self.builds.ended():
+        for built in self.places.builds.ended():
             if built.error is None:
                 self.waiting += built.waiting
                 continue
@@ -406,28 +402,13 @@ class Worker:
 
     # -- the host -----------------------------------------------------------------------------------------------------
 
-    def _host_of(self, place: str) -> hosting.HostProcess:
-        """The host of an environment, started when first needed; of those that idle only a few stay."""
-        host = self.hosts.pop(place, None)
-        if host is None:
-            busy = {attempt.place for attempt in self.running.values()}
-            for idle in [one for one in self.hosts if one and one not in busy][: max(0, len(self.hosts) - _MOST_HOSTS + 1)]:
-                self.hosts.pop(idle).close()
-            spares = min(self.options.slots, _MOST_SPARES)
-            if place:
-                python, variables = environments.python_of(self.store, place), environments.host_environment(self.store, place)
-                host = hosting.HostProcess(self.store, spares, self.cold, str(python), variables)
-            else:
-                host = hosting.HostProcess(self.store, spares, self.cold)
-        self.hosts[place] = host  # the last used is the last to go
-        return host
-
     def _replace_host(self, place: str) -> None:
-        host = self.hosts.pop(place)
+        host = self.places.hosts.pop(place)
+        assert isinstance(host, hosting.HostProcess)
         words = host.words()
         if host.ready:
             self.host_failures = 0
-            self.cold |= host.warming
+            self.places.cold |= host.warming
             lost = [attempt for attempt in self.running.values() if attempt.place == place]
             tree.kill_all([attempt.claim.lease.token for attempt in lost])
             for attempt in lost:
@@ -442,9 +423,9 @@ class Worker:
 
     def _return_waiting(self, reason: str) -> None:
         """Tasks that were claimed and never started go back uncounted."""
-        self.unsaved += [(claim, Outcome(RETURNED, reason)) for claim in (*self.waiting, *self.builds.waiting)]
+        self.unsaved += [(claim, Outcome(RETURNED, reason)) for claim in (*self.waiting, *self.places.builds.waiting)]
         self.waiting.clear()
-        self.builds.kill()
+        self.places.builds.kill()
 
     # -- once a second ------------------------------------------------------------------------------------------------
 
@@ -456,7 +437,7 @@ class Worker:
 
     def _tick(self) -> None:
         self._stay_with_the_store()
-        tree.bury({*(host.pid for host in self.hosts.values()), *self.builds.pids})
+        tree.bury(self.places.pids)
         if self.options.owner and os.getppid() != self.options.owner and self.leave_at is None:
             self.leave_at = 0.0  # nobody is left to serve
             self._return_waiting("its command ended")
@@ -490,15 +471,12 @@ class Worker:
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def _drop_everything(self) -> None:
-        for host in self.hosts.values():
-            host.kill()
-        self.builds.kill()
+        self.places.kill()
         tree.kill_all(list(self.running))
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
-        for host in self.hosts.values():
-            host.close()
+        self.places.close()
         with contextlib.suppress(errors.MinipipeError, OSError):
             self._stay_with_the_store()  # if it cannot, there is nothing to settle: whoever has the store finds a dead worker
             self._return_waiting("its worker stopped on an error")

@@ -140,7 +140,16 @@ class PipelineDecorator(RunningPipeline):
             UsageError: a requirements file that cannot be read, a commit of no repository, a limit out of its range.
         """
         limited = limits.checked("component", memory_limit_mb, cpu_limit_s, nice)
-        wanted = needs.read("component", packages, repo, repo_branch, repo_commit, working_dir, limited)
+        wanted = needs.read(
+            "component",
+            packages,
+            repo,
+            repo_branch,
+            repo_commit,
+            working_dir,
+            (docker, docker_args, docker_bash_setup_script),
+            limited,
+        )
         recorded = record(
             "component",
             {
@@ -284,7 +293,15 @@ class PipelineDecorator(RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
-            needs=needs.read("pipeline", packages, repo, repo_branch, repo_commit, working_dir),
+            needs=needs.read(
+                "pipeline",
+                packages,
+                repo,
+                repo_branch,
+                repo_commit,
+                working_dir,
+                docker=(docker, docker_args, docker_bash_setup_script),
+            ),
         )
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -25,6 +25,19 @@ class Code:
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """A container, as its user names it (ClearML's ``docker``, ``docker_args``, ``docker_bash_setup_script``)."""
+
+    image: str
+    arguments: str = ""
+    setup: str = ""
+
+    def facts(self) -> dict[str, str]:
+        """As data, for a task's entry."""
+        return {"image": self.image, "arguments": self.arguments, "setup": self.setup}
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What a step, or every step of a pipeline, needs.
 
@@ -33,12 +46,14 @@ class Needs:
         code: None for the folder of the project.
         folder: of the step, below the root of the project; for a repository `code` has it.
         limits: of each attempt.
+        container: None for none; without the setting ``containers`` it is only recorded.
     """
 
     packages: Requirements | None = None
     code: Code | None = None
     folder: str = ""
     limits: Limits = field(default_factory=Limits)
+    container: Container | None = None
 
     def over(self, default: Needs) -> Needs:
         """These, and what the pipeline says for whatever they leave open."""
@@ -48,6 +63,7 @@ class Needs:
             self.code if own else default.code,
             self.folder if own else default.folder,
             self.limits or default.limits,
+            self.container or default.container,
         )
 
 
@@ -73,6 +89,7 @@ def read(
     branch: str | None,
     commit: str | None,
     working_dir: str | None,
+    docker: tuple[str | None, str | None, object] = (None, None, None),
     limited: Limits | None = None,
 ) -> Needs:
     """ClearML's arguments as needs.
@@ -83,6 +100,7 @@ def read(
         repo: folder of a local repository, or a git URL.
         branch, commit: of the repository; default what is checked out there, changes included.
         working_dir: folder of the steps below its root.
+        docker: image, arguments of ``run``, setup script (a text or its lines).
         limited: limits of each attempt.
 
     Raises:
@@ -96,7 +114,10 @@ def read(
             f"{owner}: a branch or commit of no repository", "repo is not given", "repo='.' is the repository of this folder"
         )
     folder = str(working_dir) if working_dir and code is None else ""
-    return Needs(requirements.read(packages, owner), code, folder, limited or Limits())
+    image, arguments, setup = docker
+    script = "\n".join(map(str, setup)) if isinstance(setup, (list, tuple)) else str(setup or "")
+    container = Container(str(image), str(arguments or ""), script) if image else None
+    return Needs(requirements.read(packages, owner), code, folder, limited or Limits(), container)
 
 
 class Planner:
@@ -121,6 +142,8 @@ class Planner:
         planned = Planned({})
         if needs.limits:
             planned = replace(planned, entry={"limits": needs.limits.facts()})
+        if needs.container is not None:
+            planned = replace(planned, entry={**planned.entry, "container": needs.container.facts()})
         if needs.folder:
             folder = _folder(step, needs.folder, entry)
             planned = replace(planned, entry={**planned.entry, "cwd": folder}, key_parts=("folder", needs.folder))

@@ -14,10 +14,11 @@ from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.store.tasks import Monitor
 
+_CONTAINERS = 'steps run in the worker\'s Python; the setting containers = "docker" runs them in the image'
 _NO_EFFECT = {
-    "docker": "steps run in the worker's Python, there are no containers",
-    "docker_args": "steps run in the worker's Python, there are no containers",
-    "docker_bash_setup_script": "steps run in the worker's Python, there are no containers",
+    "docker": _CONTAINERS,
+    "docker_args": _CONTAINERS,
+    "docker_bash_setup_script": _CONTAINERS,
     "packages": "",
     "repo": "",
     "repo_branch": "",

@@ -87,7 +87,15 @@ class WrittenPipeline(pipeline.RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
-            needs=needs.read("PipelineController", packages, repo, repo_branch, repo_commit, working_dir),
+            needs=needs.read(
+                "PipelineController",
+                packages,
+                repo,
+                repo_branch,
+                repo_commit,
+                working_dir,
+                (docker, docker_args, docker_bash_setup_script),
+            ),
         )
         self._plans: dict[str, dag.Plan] = {}
         self._parameters: dict[str, Any] = {}
@@ -330,7 +338,16 @@ class WrittenPipeline(pipeline.RunningPipeline):
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
             draft=bool(draft),
             project=project_name,
-            needs=needs.read(name, packages, repo, repo_branch, repo_commit, working_dir, limited),
+            needs=needs.read(
+                name,
+                packages,
+                repo,
+                repo_branch,
+                repo_commit,
+                working_dir,
+                (docker, docker_args, docker_bash_setup_script),
+                limited,
+            ),
         )
         node = common.node(spec, {f"kwargs/{key}": value for key, value in given.items()})
         self._plans[name] = dag.Plan(node, spec, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from minipipe.settings import Settings
@@ -62,6 +63,7 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
         "inputs": inputs,
         "code": code,
         "isolation": settings.isolation,
+        "python": list(sys.version_info[:2]),
         "durability": settings.durability,
         "on_code_change": settings.on_code_change,
         "grace_s": settings.grace_s,

@@ -37,7 +37,7 @@ _LAYOUT = {
     "blobs": rf"{_HEX}{{2}}",
     "tmp": rf"{_HEX}{{32}}\.(\d+|d)",
     "logs": rf"{_HEX}{{2}}",
-    "envs": rf"wheels|{_HEX}{{32}}(\.(lock|failed))?",
+    "envs": rf"wheels|bridge|{_HEX}{{32}}(\.(lock|failed))?",
     "workers": rf"{_HEX}{{32}}\.lock",
 }
 

@@ -92,7 +92,7 @@ def test_a_step_started_before_its_claim_was_committed_leaves_nobody_either(shop
     before = (
         "import os, signal, time\nfrom minipipe.engine.worker import Worker\nold = Worker._run_early\n"
         "def early(self, claim):\n"
-        "    while not self.hosts[''].spares: self.hosts[''].events()\n"
+        "    while not self.places.hosts[''].spares: self.places.hosts[''].events()\n"
         "    old(self, claim)\n"
         "    while self.early and not os.path.exists('brood'): time.sleep(0.002)\n"
         "    if self.early: os.kill(os.getpid(), signal.SIGKILL)\n"

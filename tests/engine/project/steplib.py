@@ -203,12 +203,5 @@ def is_importable(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-def point() -> object:
-    import six
-
-    stamp("count", "point")
-    return six.Iterator()
-
-
-def same(value: object) -> str:
-    return type(value).__name__
+def fail() -> None:
+    raise ValueError("as asked")
