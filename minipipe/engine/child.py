@@ -263,8 +263,8 @@ def enter(store: Store, entry: dict[str, Any]) -> None:
     Raises:
         NotFound: a folder is gone.
     """
-    if "repository" in entry:
-        repository.check_out(store, repository.Pinned(**entry["repository"]))
+    if "pinned" in entry:
+        repository.check_out(store, repository.Pinned(**entry["pinned"]))
     for folder in (entry["cwd"], *entry["roots"]):
         if not os.path.isdir(folder):
             raise errors.NotFound(f"the project folder {folder} is missing", "it was there when the step was submitted")

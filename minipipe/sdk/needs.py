@@ -162,7 +162,7 @@ class Planner:
         root = repository.tree_of(self.store, pinned)
         folder = root / pinned.working_dir
         roots = [str(folder), str(root), *entry.get("roots", ())]
-        changed = {"repository": pinned.facts(), "cwd": str(folder), "roots": list(dict.fromkeys(roots))}
+        changed = {"pinned": pinned.facts(), "cwd": str(folder), "roots": list(dict.fromkeys(roots))}
         return replace(planned, entry={**planned.entry, **changed}, key_parts=(*planned.key_parts, "code", *pinned.key_parts))
 
     def _with_packages(self, planned: Planned, wanted: Requirements) -> Planned:

@@ -177,7 +177,7 @@ class Run:
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
     ) -> tasks.NewTask:
         planned = self._planner.plan(name, spec.needs.over(self.options.needs), code.entry)
-        if "packages" not in planned.entry and "repository" not in planned.entry:
+        if "packages" not in planned.entry and "pinned" not in planned.entry:
             self._check_imports(name, spec, code.entry)
         key_base = self._key_base(spec, name, given, code, planned.key_parts)
         parents = [(parent, "data") for parent in given.parents] + [

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from minipipe import context, errors, states
-from minipipe.sdk import notice, script, session, values
+from minipipe.engine import repository
+from minipipe.sdk import needs, notice, session, values
+from minipipe.sdk import script as scripts
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, tasks
+from minipipe.store import edits, environments, tasks
 
 
 class TaskCreate(TaskBase):
@@ -46,19 +49,22 @@ class TaskCreate(TaskBase):
             project_name: default that of `base_task_id`, else as in `Task.init`.
             task_name: default the script's name.
             task_type: one of `TaskTypes`; default training.
-            repo: a local folder that `script` and `working_directory` are relative to.
+            repo: a local folder, or a git URL, that `script` and `working_directory` are relative to.
+            branch, commit: of the repository: it is checked out, and the script is read from there.
+            packages, requirements_file: what the draft's Python has to have; see `PipelineDecorator.component`.
             script: a Python file; its text is stored.
             working_directory: where it runs; default the repository, else the current folder.
             argparse_args: (name, value) pairs that its command line gets, as parameters of section ``Args``.
             base_task_id: start from a copy of this task.
             add_task_init_call: False leaves the script's command line alone.
-            branch, commit, packages, requirements_file, docker, docker_args, docker_bash_setup_script, force_single_script_file,
-                binary, detect_repository: recorded.
+            docker, docker_args, docker_bash_setup_script: a container for it, where the setting ``containers`` is on.
+            force_single_script_file, binary, detect_repository: recorded.
             module: not offered.
 
         Raises:
             UsageError: no such script or folder, or an unknown type.
-            NotSupported: a module, or a repository that is a URL.
+            NotSupported: a module.
+            RepositoryError: the commit cannot be had. Nothing was stored.
 
         Transaction effect: one durable commit, more with `base_task_id`.
         """
@@ -67,24 +73,44 @@ class TaskCreate(TaskBase):
         if task_type is not None and str(task_type) not in states.TaskTypes.__members__:
             raise errors.UsageError(f"{str(task_type)!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
         recorded = _record(
-            branch=branch,
-            commit=commit,
-            packages=packages,
-            requirements_file=requirements_file,
-            docker=docker,
-            docker_args=docker_args,
-            docker_bash_setup_script=docker_bash_setup_script,
             force_single_script_file=force_single_script_file or None,
             binary=binary,
             detect_repository=None if detect_repository else False,
         )
-        entry = _entry(repo, script, working_directory)
+        remote = bool(branch or commit or (repo and ("://" in repo or repo.startswith("git@"))))
+        wanted = needs.read(
+            "Task.create",
+            str(requirements_file) if requirements_file else packages,
+            repo if remote else None,
+            branch,
+            commit,
+            working_directory if remote else None,
+            docker=(docker, docker_args, docker_bash_setup_script),
+        )
+        store = session.open_store()
+        planner = needs.Planner(store)
+        name = task_name or (Path(script).stem if script else "task")
+        # A commit is checked out first: the script is read from it.
+        planned = planner.plan(name, replace(wanted, packages=None), {"cwd": os.getcwd(), "roots": []})
+        pinned = planned.entry.get("pinned")
+        if pinned:
+            root, folder = repository.tree_of(store, repository.Pinned(**pinned)), pinned["working_dir"]
+            entry = _entry(str(root), script, folder)
+        else:
+            entry = _entry(repo, script, working_directory)
+        packed = planner.plan(name, needs.Needs(wanted.packages), entry)
+        roots = [*entry.get("roots", ()), *(planned.entry.get("roots") or ())]
+        entry |= {**planned.entry, **packed.entry, **({"roots": list(dict.fromkeys(roots))} if roots else {})}
         recorded |= {"create": True, "arguments": bool(add_task_init_call)}
+        recorded |= {key: value for key, value in _asked(packages, repo, branch, commit, docker).items() if value}
         cells = [values.cell("Args", str(name).lstrip("-"), value) for name, value in argparse_args or ()]
         place = (project_name, task_name, None if task_type is None else str(task_type))
-        return (
+        made = (
             cls._copied(base_task_id, place, entry, recorded, cells) if base_task_id else cls._made(place, entry, recorded, cells)
         )
+        if packed.environment is not None:
+            environments.assign(store, made.row_id, packed.environment)
+        return made
 
     @classmethod
     def _made(
@@ -95,7 +121,7 @@ class TaskCreate(TaskBase):
         new = tasks.NewTask(
             type=kind or str(states.TaskTypes.training),
             name=name or (Path(entry["file"]).stem if "file" in entry else "task"),
-            project=project or script.project_name(),
+            project=project or scripts.project_name(),
             entry=entry or {"kind": "here", "cwd": os.getcwd(), "roots": [os.getcwd()]},
             draft=True,
             settings=recorded,
@@ -126,8 +152,6 @@ class TaskCreate(TaskBase):
 
 def _entry(repo: str | None, file: str | None, folder: str | None) -> dict[str, Any]:
     """What the draft runs; empty without a script."""
-    if (repo and "://" in repo) or (repo and repo.startswith("git@")):
-        raise errors.NotSupported("Task.create(repo=URL) is not offered yet", hint="clone it and give its folder: repo='path'")
     root = Path(repo).expanduser().absolute() if repo else Path.cwd()
     cwd = root / folder if folder else root
     if not cwd.is_dir():
@@ -151,10 +175,16 @@ def _entry(repo: str | None, file: str | None, folder: str | None) -> dict[str, 
     }
 
 
+def _asked(packages: Any, repo: Any, branch: Any, commit: Any, docker: Any) -> dict[str, Any]:
+    """What was asked for, as people see it."""
+    asked = {"packages": packages, "repo": repo, "branch": branch, "commit": commit, "docker": docker}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
+
+
 def _record(**given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in given.items():
         if value is not None:
-            notice.recorded(f"Task.create({name}=…)", "the environment is the worker's, and the script is stored as it is now")
+            notice.recorded(f"Task.create({name}=…)", "the script is stored as it is now")
             found[name] = list(value) if isinstance(value, (list, tuple)) else value if isinstance(value, bool) else str(value)
     return found

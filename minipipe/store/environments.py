@@ -66,6 +66,13 @@ def of_task(store: Store, task_id: int) -> Environment | None:
     return None if row is None else _of(row)
 
 
+def assign(store: Store, task_id: int, wanted: Requirements | None) -> None:
+    """Say what a draft needs, instead of what it needed so far. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        digest = None if wanted is None else note(connection, wanted, time.time())
+        connection.execute("UPDATE task SET environment = ? WHERE id = ?", (digest, task_id))
+
+
 def listed(store: Store) -> list[Environment]:
     """All environments that tasks asked for, oldest first."""
     return [_of(row) for row in store.database.rows("SELECT * FROM environment ORDER BY created_at, digest")]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import Done, Left, python
+from sdk_scripts import Done, Left, python, work
 
 HEAD = """
 import json, os, sys
@@ -89,8 +89,8 @@ STEPS["{name}"] = {name}
     assert [values[name].split()[0] for name in asked] == ["first", "second", "changed", "changed"]
     assert values["inner"].split()[1:] == ["inner", "table.txt"]
     entry = json.loads(left.rows("SELECT entry FROM task WHERE name = 'now'")[0]["entry"])
-    assert entry["repository"]["commit"] == git(repository, "rev-parse", "HEAD")
-    assert "+RULE = 'changed'" in entry["repository"]["patch"]
+    assert entry["pinned"]["commit"] == git(repository, "rev-parse", "HEAD")
+    assert "+RULE = 'changed'" in entry["pinned"]["patch"]
     # The same commits and changes are served from the cache; other changes are not. Work trees come back when they are gone.
     (repository / "rules.py").write_text("RULE = 'again'\n")
     subprocess.run(["rm", "-rf", *map(str, (folder / ".minipipe" / "trees").iterdir())], check=True)
@@ -266,3 +266,24 @@ def flow():
         ("broken", '["six==1.17.0"]'),
         ("new", '["six==1.16.0"]'),
     ]
+
+
+@pytest.mark.index
+def test_a_draft_runs_the_script_of_a_commit_with_its_own_packages(folder: Path, left: Left, repository: Path) -> None:
+    (repository / "train.py").write_text(
+        "import rules, six\nfrom clearml import Task\nprint('told', rules.RULE, six.__version__)\n"
+    )
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "third")
+    git(repository, "tag", "v3")
+    (repository / "train.py").write_text("raise SystemExit(3)\n")
+    (folder / "make.py").write_text(
+        "from minipipe import Task\nimport minipipe.clearml\nminipipe.clearml.install()\n"
+        "draft = Task.create('drafts', 'train', script='train.py', repo='code', commit='v3', packages=['six==1.15.0'])\n"
+        "copy = Task.clone(draft)\nTask.enqueue(copy, 'default')\n"
+    )
+    python(folder, "make.py")
+    done = work(folder)
+    (row,) = left.rows("SELECT uid, attempt, status, reason FROM task WHERE status <> 'created'")
+    assert row["status"] == "completed", (row["reason"], done.out, done.err)
+    assert b"told second 1.15.0" in left.store.log_path(row["uid"], row["attempt"]).read_bytes()

@@ -164,9 +164,10 @@ def test_create_refuses_what_is_not_there_and_what_is_not_offered(home: Store, t
     for wrong in ({"script": "missing.py"}, {"script": "x.py", "working_directory": "missing"}, {"task_type": "odd"}):
         with pytest.raises(ValueError, match=r"no script|does not exist|no task type"):
             Task.create("p", "n", **wrong)
-    for wrong in ({"module": "a.b"}, {"repo": "https://example.com/x.git", "script": "a.py"}):
-        with pytest.raises(NotSupported):
-            Task.create("p", "n", **wrong)
+    with pytest.raises(NotSupported):
+        Task.create("p", "n", module="a.b")
+    with pytest.raises(ValueError, match="git fetch failed"):
+        Task.create("p", "n", repo="file:///nowhere/x.git", script="a.py")
     with pytest.warns(UserWarning, match="no project"):
         assert Task.get_tasks(project_name="p") == []
 
@@ -174,9 +175,9 @@ def test_create_refuses_what_is_not_there_and_what_is_not_offered(home: Store, t
 def test_what_create_only_records_is_said_once_and_kept(home: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notice, "_said", set())
     for _ in range(2):
-        task = Task.create("p", "n", packages=["numpy==1"], docker="image", branch="main")
+        task = Task.create("p", "n", packages=["numpy==1"], docker="image", binary="python3.9")
     said = capsys.readouterr().err
-    assert [said.count(f"Task.create({name}=…) is recorded") for name in ("packages", "docker", "branch")] == [1, 1, 1]
+    assert [said.count(f"Task.create({name}=…) is recorded") for name in ("binary", "packages")] == [1, 0]
     row = home.database.row("SELECT settings FROM task WHERE id = ?", (task.row_id,))
     assert row is not None
     assert '"packages": ["numpy==1"]' in row["settings"]
