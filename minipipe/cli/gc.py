@@ -49,9 +49,10 @@ def gc(out: Output, keep_runs: int | None, older_than: str | None, dry_run: bool
         act = not dry_run and (not planned.going.runs or yes or _agreed(out, planned))
         done = None
         if act:
-            workers.reap(store, settings.load_settings().max_crashes, sweep)  # the locks of the dead are litter after that
+            found = settings.load_settings()
+            workers.reap(store, found.max_crashes, sweep)  # the locks of the dead are litter after that
             meter = _Meter()
-            done = upkeep.carry_out(store, planned, meter.tell)
+            done = upkeep.carry_out(store, planned, meter.tell, int(found.log_limit_mb * 1_000_000))
             meter.clear()
         _report(out, rule, planned, done)
     if done is not None and not done.ballast:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -18,6 +18,7 @@ from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.store import details, lookup, presence, reasons, views
+from minipipe.store import log_limit as stored
 from minipipe.store.home import Store
 
 LOOK_S = 0.05
@@ -106,14 +107,17 @@ class _Log:
         """What was written since the last call, without minipipe's own first line."""
         try:
             with open(self.path, "rb") as file:
-                file.seek(self.place)
-                while data := file.read(_CHUNK):
-                    self.place += len(data)
+                while data := self._next(file):
                     data = self._beheaded(data)
                     if data:
                         yield data
         except FileNotFoundError:
             return
+
+    def _next(self, file: BinaryIO) -> bytes:
+        missing, data = stored.read(file, self.place, _CHUNK)
+        self.place += missing + len(data)
+        return stored.marker(missing) + data if missing else data
 
     def _beheaded(self, data: bytes) -> bytes:
         """Cut the line ``minipipe: NAME UID attempt N token T``. A name may hold line ends, so its end is looked for."""

@@ -22,7 +22,7 @@ from typing import Any
 from minipipe import errors, settings
 from minipipe.engine import environments, hosting, tree
 from minipipe.engine.places import HERE, Host, Places
-from minipipe.store import attempts, inputs, locks, workers
+from minipipe.store import attempts, inputs, locks, log_limit, workers
 from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Claimant, Outcome
 from minipipe.store.home import Store
 
@@ -30,6 +30,7 @@ IDLE_LOOK_S = 0.02
 QUIET_LOOK_S = 0.035  # after a second without work: under 1 % of a core, and still a start within 50 ms
 TICK_S = 1.0
 _HOST_TRIES = 3
+_LOG_DRAFT = 1_000_000  # number of the draft among an attempt's temporary files; outputs count from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,7 @@ class Worker:
     def _finish(self, attempt: _Attempt, ended: hosting.Ended) -> None:
         del self.running[attempt.claim.lease.token]
         attempt.child.line.close()
+        self._trim_log(attempt.claim)
         if not attempt.finished:
             self.unsaved.append((attempt.claim, self._judge(attempt, ended)))
 
@@ -449,8 +451,18 @@ class Worker:
         if lock is not None:
             self.store.database.checkpoint()
             lock.release()
+        for attempt in self.running.values():
+            log_limit.hollow(self.store.log_path(attempt.claim.lease.uid, attempt.claim.lease.attempt), self._log_limit())
         if self.options.session:
             self.left_alone = workers.served_queues(self.store)
+
+    def _log_limit(self) -> int:
+        return int(self.settings.log_limit_mb * 1_000_000)
+
+    def _trim_log(self, claim: Claim) -> None:
+        log = self.store.log_path(claim.lease.uid, claim.lease.attempt)
+        with contextlib.suppress(OSError):  # no room for a shorter one: it stays long, and gc tries again
+            log_limit.trim(log, self._log_limit(), self.store.folder("tmp") / f"{claim.lease.token}.{_LOG_DRAFT}")
 
     def _asked_to_leave(self, now: float) -> None:
         again, self.signals = self.leave_at is not None or self.signals > 1, 0

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from minipipe import errors
-from minipipe.store import blobs, environments, locks
+from minipipe.chance import fresh_id
+from minipipe.store import blobs, environments, locks, log_limit
 from minipipe.store.attempts import next_token
 from minipipe.store.home import DATABASE, Store
 from minipipe.store.retention import BATCH
@@ -74,12 +75,13 @@ def litter(store: Store) -> Freed:
     return found
 
 
-def sweep(store: Store, tell: Tell = lambda what, done: None) -> Freed:
+def sweep(store: Store, tell: Tell = lambda what, done: None, limit_of_logs: int = 0) -> Freed:
     """Remove all litter.
 
     Args:
         store: the store; the caller holds ``maint.lock``.
         tell: called with what is being looked at and how many went so far.
+        limit_of_logs: bytes of a log that nobody writes any more; longer ones lose their middle. 0 is no limit.
 
     Returns:
         what went.
@@ -98,7 +100,26 @@ def sweep(store: Store, tell: Tell = lambda what, done: None) -> Freed:
                         freed.add(kind, size)
             tell(kind, freed.number[kind])
             store.database.checkpoint()
+    _long_logs(store, freed, limit_of_logs)
     return freed
+
+
+def _long_logs(store: Store, freed: Freed, limit: int) -> None:
+    """Trim what a worker that died could not."""
+    rows = store.database.rows("SELECT uid FROM task WHERE status = 'in_progress'") if limit else []
+    busy = {row["uid"] for row in rows}
+    for path in _below(store.folder("logs")) if limit else ():
+        before = _disk(path)
+        match = _LOG.match(path.name)
+        if match and match[1] not in busy and log_limit.trim(path, limit, store.folder("tmp") / f"{fresh_id()}.0"):
+            freed.add("logs", max(0, before - _disk(path)), 0)
+
+
+def _disk(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------------

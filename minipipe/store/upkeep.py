@@ -75,7 +75,7 @@ def alone(store: Store) -> Iterator[None]:
         held.release()
 
 
-def carry_out(store: Store, planned: Plan, tell: Callable[[str, int], None]) -> Done:
+def carry_out(store: Store, planned: Plan, tell: Callable[[str, int], None], log_limit: int = 0) -> Done:
     """Remove what was planned, as far as it still may go.
 
     Transaction effect: many short commits without sync; a kill between two of them leaves less litter than before.
@@ -89,7 +89,7 @@ def carry_out(store: Store, planned: Plan, tell: Callable[[str, int], None]) -> 
                 removed.append(run.uid)
                 tell("runs", len(removed))
             store.database.checkpoint()
-        freed = collect.sweep(store, tell)
+        freed = collect.sweep(store, tell, log_limit)
         nobody = not any(one.kind == presence.AGENT for one in presence.living(store))
         shrunk = collect.shrink(store, alone=nobody)
     return Done(tuple(removed), tasks, freed, shrunk, home.restore_ballast(store.path))

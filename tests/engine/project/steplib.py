@@ -205,3 +205,13 @@ def is_importable(module: str) -> bool:
 
 def fail() -> None:
     raise ValueError("as asked")
+
+
+def chat(megabytes: int, stamp_every: int = 0) -> float:
+    """Print that many megabytes, numbered lines of 100 bytes; returns the seconds that took."""
+    begin, lines = time.monotonic(), 10_000
+    for part in range(megabytes):
+        os.write(1, b"".join(b"%098d\n" % (part * lines + line) + b"x" for line in range(lines))[: 10**6])
+        if stamp_every and part % stamp_every == stamp_every - 1:
+            stamp("printed", str(part))
+    return time.monotonic() - begin
