@@ -54,14 +54,15 @@ def lines(
     y_label: str = "",
     whole_x: bool = True,
     hovers: int = 2 * MOST_POINTS,
+    x_names: tuple[tuple[float, str], ...] | None = None,
 ) -> Markup:
     """Series over a common axis; each place can be pointed at and then says its values (at most `hovers` places)."""
-    drawn = [Line(one.name, tuple(thinned(one.points)), one.joined, one.marked) for one in series]
+    drawn = [Line(one.name, tuple(thinned(one.points)) if one.joined else one.points, one.joined, one.marked) for one in series]
     points = [point for one in drawn for point in one.points]
     xs = axes.spread(x for x, _ in points)
     if xs[0] == xs[1]:
         xs = xs[0] - 1, xs[1] + 1
-    found = axes.frame(xs, axes.spread(y for _, y in points), x_label, y_label, whole_x=whole_x)
+    found = axes.frame(xs, axes.spread(y for _, y in points), x_label, y_label, x_names, whole_x)
     return axes.canvas(
         title,
         "; ".join(_summed(one) for one in series),
@@ -136,13 +137,32 @@ def _hovers(drawn: Sequence[Line], found: axes.Frame, most: int) -> Markup | Non
 
 
 def bars(
-    title: str, names: Sequence[str], series: Sequence[tuple[str, Sequence[float]]], x_label: str = "", y_label: str = ""
+    title: str,
+    names: Sequence[str],
+    series: Sequence[tuple[str, Sequence[float]]],
+    x_label: str = "",
+    y_label: str = "",
+    span: tuple[float, float] | None = None,
 ) -> Markup:
-    """Groups of bars, a group for each name and a bar in it for each series."""
+    """Groups of bars, a group for each name and a bar in it for each series.
+
+    Args:
+        title: for readers of the drawing.
+        names: one for each group.
+        series: (name, values).
+        x_label, y_label: what is measured.
+        span: the groups are bins of equal width over this range, and numbers stand below instead of names.
+    """
     values = [value for _, found in series for value in found]
-    frame = axes.frame((-0.5, len(names) - 0.5), axes.spread(values, zero=True), x_label, y_label, tuple(enumerate(names)))
+    ys = axes.spread(values, zero=True)
+    if span is None:
+        frame = axes.frame((-0.5, len(names) - 0.5), ys, x_label, y_label, tuple(enumerate(names)))
+        places = [frame.x(at) for at in range(len(names))]
+    else:
+        frame = axes.frame(span, ys, x_label, y_label)
+        places = [frame.x(span[0] + (at + 0.5) * (span[1] - span[0]) / len(names)) for at in range(len(names))]
     slot = (frame.x.end - frame.x.start) / max(1, len(names))
-    wide = slot * (0.94 if len(names) > 12 else 0.7) / max(1, len(series))
+    wide = slot * (1.0 if span else 0.94 if len(names) > 12 else 0.7) / max(1, len(series))
     drawn = []
     for place, (label, found) in enumerate(series):
         shapes = []
@@ -150,7 +170,7 @@ def bars(
             if not math.isfinite(value):
                 continue
             zero, top = frame.y(0.0), frame.y(value)
-            x = frame.x(at) - wide * len(series) / 2 + place * wide
+            x = places[at] - wide * len(series) / 2 + place * wide
             said = f"{names[at]}: {label + ' ' if len(series) > 1 else ''}{shown.measured(value)}"
             y, high = min(zero, top), max(0.5, abs(zero - top))
             shapes.append(element("rect", element("title", said), x=x, y=y, width=max(0.5, wide - 1), height=high))

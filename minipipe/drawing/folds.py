@@ -28,6 +28,8 @@ _WORST = (
     states.COMPLETED,
     states.PUBLISHED,
 )
+# The order in which statuses are told.
+_TOLD = ("completed", "published", "cached", "in_progress", "queued", "pending", "created", "stopped", "failed", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,7 @@ def tally(nodes: Iterable[Node]) -> str:
     for node in nodes:
         word = "cached" if node.cached_from and node.status == states.COMPLETED else node.status
         counts[word] = counts.get(word, 0) + 1
-    order = [*reversed(_WORST), "cached"]
-    return ", ".join(f"{counts[word]} {word}" for word in sorted(counts, key=order.index))
+    return ", ".join(f"{counts[word]} {word}" for word in sorted(counts, key=_TOLD.index))
 
 
 def stem(name: str) -> str:

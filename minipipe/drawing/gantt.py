@@ -100,7 +100,8 @@ def _bar(bar: Bar, row: int, left: float, scale: float, href: str | None) -> Mar
     label = bar_label(bar)
     inside = element("title", label), element("rect", x=x, y=_top(row), width=wide, height=_BAR, rx=min(3.0, wide / 2))
     name = clipped(bar.node.name, wide - 10, 11)
-    written = element("text", name, class_="mp-inside", x=x + 5, y=_top(row) + 12) if wide > 40 and len(name) > 3 else None
+    fits = name == bar.node.name or wide > 70
+    written = element("text", name, class_="mp-inside", x=x + 5, y=_top(row) + 12) if fits else None
     kind = f"mp-bar {bar.status}" + (" again" if bar.again else "")
     return element("a" if href else "g", inside, written, class_=kind, href=href)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import states
-from minipipe.store import cache, compare, details, edits, environments, flows, logs, lookup, metrics, picture, records
+from minipipe.report.shows import Gallery, Shown
+from minipipe.store import cache, compare, details, edits, environments, flows, logs, lookup, metrics, models, picture, records
 from minipipe.store.home import Store
 from minipipe.store.metrics import Series
 from minipipe.store.picture import Node, Picture
@@ -76,6 +77,8 @@ class Step:
     parameters: tuple[Cell, ...]
     inputs: tuple[tuple[flows.Input, tuple[str, str] | None], ...]
     outputs: tuple[Thing, ...]
+    shows: tuple[Shown, ...]
+    models: tuple[models.Linked, ...]
     needs: tuple[tuple[str, str, tuple[str, ...]], ...]
     needed_by: tuple[tuple[str, str], ...]
     failure: dict[str, str]
@@ -86,6 +89,12 @@ class Step:
     cache_reason: str
     comment: str
     tags: tuple[str, ...]
+
+    @property
+    def waits(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """What it needs besides the steps whose outputs stand among its inputs."""
+        named = {source[1] for _, source in self.inputs if source is not None}
+        return tuple(one for one in self.needs if one[1] not in named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,8 @@ class Facts:
     charts: tuple[Series, ...]
     singles: tuple[tuple[str, float], ...]
     outputs: tuple[Thing, ...]
+    shows: tuple[Shown, ...]
+    models: tuple[models.Linked, ...]
     failure: dict[str, str]
     environment: tuple[tuple[str, str], ...]
     packages: tuple[tuple[str, tuple[str, ...]], ...]
@@ -144,6 +155,8 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
     charts, singles = _measured(store, run["id"])
     entry = json.loads(run["entry"])
     cells = _cells(store, run["id"])
+    gallery = Gallery(options.images, run["run_name"])
+    shows = gallery.of_task(store, run["id"])
     return Facts(
         picture=found,
         pipeline=pipeline,
@@ -154,10 +167,12 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
         configurations=tuple(edits.configurations(store, run["id"]).items()),
         rerun=_rerun(run, cells),
         comparison=_compared(store, parent, run),
-        steps=tuple(_steps(store, found, anchors, options.full_logs)),
+        steps=tuple(_steps(store, found, anchors, options.full_logs, gallery)),
         charts=charts,
         singles=singles,
         outputs=_things(store, run, run["run_name"]),
+        shows=shows,
+        models=_own_models(store, run["id"]),
         failure=details.error_of(run),
         environment=tuple(_environment(entry)),
         packages=tuple(_packages(store, found)),
@@ -169,7 +184,7 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
 # -- steps --------------------------------------------------------------------------------------------------------------
 
 
-def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: bool) -> Iterator[Step]:
+def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: bool, gallery: Gallery) -> Iterator[Step]:
     inputs = flows.inputs_of_run(store, found.run["id"])
     names = {node.id: node.name for node in found.nodes}
     shown: dict[str, tuple[str, str]] = {}
@@ -187,6 +202,8 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
             parameters=_cells(store, node.id),
             inputs=tuple((one, _source(one, names, anchors)) for one in inputs.get(node.id, ())),
             outputs=_things(store, row, label),
+            shows=gallery.of_task(store, node.id),
+            models=tuple(models.of_task(store, node.id)),
             needs=tuple(
                 (names[edge.parent], anchors[edge.parent], edge.names)
                 for edge in found.edges
@@ -271,6 +288,11 @@ def _things(store: Store, row: sqlite3.Row, label: str) -> tuple[Thing, ...]:
         for one in details.artifacts_of(store, row)
         if one["role"] == "output"
     )
+
+
+def _own_models(store: Store, run_id: int) -> tuple[models.Linked, ...]:
+    """Models of the run itself; what is mirrored from a step stands with the step already."""
+    return tuple(one for one in models.of_task(store, run_id) if one.role == models.OUTPUT or one.model.task is None)
 
 
 # -- the run ------------------------------------------------------------------------------------------------------------

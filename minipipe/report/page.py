@@ -55,6 +55,22 @@ def run_page(facts: Facts, refresh: bool = False, back: str | None = None) -> st
             failed=[step for step in facts.steps if step.node.status == states.FAILED],
             highlights=_highlights(facts),
             charts=list(_charts(facts)),
+            shows=[
+                (name, anchor, found)
+                for name, anchor, found in (
+                    (name, "", facts.shows),
+                    *((step.node.name, step.anchor, step.shows) for step in facts.steps),
+                )
+                if found
+            ],
+            models=[
+                (name, anchor, one)
+                for name, anchor, found in (
+                    ("run", "", facts.models),
+                    *((step.node.name, step.anchor, step.models) for step in facts.steps),
+                )
+                for one in found
+            ],
         )
     )
 
