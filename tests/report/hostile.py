@@ -49,6 +49,11 @@ def fill(store: Store, bad: str = BAD) -> sqlite3.Row:
             "UPDATE task SET status = 'failed', reason = ?, worker_id = NULL, ended_at = started_at + 1 WHERE id = ?",
             (bad, run.id),
         )
+    # Times that are the same for all texts, or the drawings differ by themselves.
+    with store.database.write() as connection:
+        connection.execute("DROP TRIGGER event_kept")
+        connection.execute("UPDATE event SET at = 1e9 + id")
+        connection.execute("UPDATE task SET created_at = 1e9, started_at = 1e9 + 1, ended_at = 1e9 + 2")
     worker.lock.release()
     return lookup.find_run(store, run.uid)
 
