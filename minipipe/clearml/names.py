@@ -55,6 +55,7 @@ MODULES: dict[str, str] = {
 
 HOMES: dict[str, str] = {
     "Artifact": "minipipe.sdk.artifact",
+    "SeriesInfo": "minipipe.sdk.figures",
     "LazyEvalWrapper": "minipipe.sdk.proxy",
     "TaskParameters": "minipipe.sdk.parameter_class",
     "param": "minipipe.sdk.parameter_class",

@@ -4,7 +4,7 @@
 |------------------------------|----------------------------------------------------------------------------------------|
 | a prefix in MINIPIPE_URL_MAP | the file or folder that the map names for it; asked first, at every read               |
 | a path, ``file://``          | the file or folder itself                                                              |
-| ``minipipe://DIGEST``        | an artifact's content: a read-only copy under its own name, gone with the process      |
+| ``minipipe://DIGEST``        | the content of an artifact, model or plot: a read-only copy under its own name         |
 | ``http://``, ``https://``    | a download, kept in the store (see `minipipe.sdk.download`)                            |
 
 What cannot be reached is None and one line on stderr.
@@ -28,6 +28,7 @@ from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.sdk import archive, copies, download, notice, session
 from minipipe.sdk.download import shown
+from minipipe.store import records
 from minipipe.store.home import Store
 
 MAP_VARIABLE = "MINIPIPE_URL_MAP"
@@ -295,10 +296,9 @@ def tell(error: errors.NotFound, silent: bool = False) -> None:
 
 
 def _row(store: Store, url: str) -> Any:
-    sql = "SELECT * FROM artifact WHERE digest = ? AND role = 'output' ORDER BY id DESC LIMIT 1"
-    row = store.database.row(sql, (url.partition("://")[2],))
+    row = records.row_of_digest(store, url.partition("://")[2])
     if row is None:
-        raise errors.NotFound(f"cannot read {shown(url)}", f"no artifact in {store.path} has this content")
+        raise errors.NotFound(f"cannot read {shown(url)}", f"no artifact, model or plot in {store.path} has this content")
     return row
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import itertools
-import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,11 +14,12 @@ from minipipe.sdk.task_create import TaskCreate
 from minipipe.sdk.task_facts import TaskFacts
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_parameters import TaskParameters
+from minipipe.sdk.task_reported import TaskReported
 from minipipe.sdk.task_search import TaskSearch
 from minipipe.store import formats, records
 
 
-class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
+class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskReported):
     """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 
     Facts are read when asked for, so a `Task` object never goes stale.
@@ -115,66 +113,6 @@ class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
         value = self._column("progress")
         return None if value is None else int(value)
 
-    def get_reported_scalars(self, max_samples: int = 0, x_axis: str = "iter") -> dict[str, dict[str, dict[str, list[float]]]]:
-        """All points: ``{title: {series: {"x": iterations, "y": values}}}``.
-
-        Args:
-            max_samples: at most so many points per series, each the mean of its window (ClearML's rule); 0 for all of them.
-            x_axis: "iter", "timestamp" (milliseconds since 1970) or "iso_time" (text, UTC).
-
-        Raises:
-            ValueError: another `x_axis`.
-        """
-        if x_axis not in _PLACES:
-            raise ValueError(f"x_axis is {x_axis!r}, not one of {', '.join(_PLACES)}")
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        for row in records.points(self.store, self.row_id):
-            if row["iteration"] is None:
-                continue
-            series = found.setdefault(row["title"], {}).setdefault(row["series"], {"name": row["series"], "x": [], "y": []})
-            series["x"].append(_PLACES[x_axis](row))
-            series["y"].append(math.nan if row["value"] is None else row["value"])
-        for group in found.values():
-            for series in group.values():
-                _thin_out(series, max_samples)
-        return found
-
-    def get_all_reported_scalars(self, x_axis: str = "iter") -> dict[str, dict[str, dict[str, list[float]]]]:
-        """As `get_reported_scalars`, always all points."""
-        return self.get_reported_scalars(0, x_axis)
-
-    def get_last_iteration(self) -> int:
-        """The highest iteration that was reported, 0 if none was (ClearML's rule)."""
-        return records.last_iteration(self.store, self.row_id) or 0
-
-    def get_reported_console_output(self, number_of_reports: int = 1) -> list[str]:
-        """The last lines of the log of the last attempt, oldest first; a line is a report here.
-
-        Args:
-            number_of_reports: at most so many.
-        """
-        return _last_lines(records.log_of(self.store, self.row_id), number_of_reports)
-
-    def get_last_scalar_metrics(self) -> dict[str, dict[str, dict[str, float]]]:
-        """``{title: {series: {"last", "min", "max"}}}`` of what was reported."""
-        found: dict[str, dict[str, dict[str, float]]] = {}
-        for title, group in self.get_reported_scalars().items():
-            for name, series in group.items():
-                y = series["y"]
-                found.setdefault(title, {})[name] = {"last": y[-1], "min": min(y), "max": max(y)}
-        for name, value in self.get_reported_single_values().items():
-            found.setdefault("Summary", {})[name] = {"last": value, "min": value, "max": value}
-        return found
-
-    def get_reported_single_values(self) -> dict[str, float]:
-        """The last reported single value of each name."""
-        rows = [row for row in records.points(self.store, self.row_id) if row["iteration"] is None]
-        return {row["series"]: math.nan if row["value"] is None else row["value"] for row in rows}
-
-    def get_reported_single_value(self, name: str) -> float | None:
-        """The last reported single value of that name, None if there is none."""
-        return self.get_reported_single_values().get(name)
-
     def wait_for_status(
         self,
         status: Sequence[str] = ("completed", "stopped", "closed"),
@@ -223,44 +161,9 @@ class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters):
         return f"<Task {self._uid[:8]} {row['name']!r} {row['status']}{spent}{again}>"
 
 
-_PLACES: dict[str, Callable[[Any], Any]] = {
-    "iter": lambda row: row["iteration"],
-    "timestamp": lambda row: int(row["at"] * 1000),
-    "iso_time": lambda row: datetime.datetime.fromtimestamp(row["at"], datetime.UTC).isoformat(),
-}
-
-
 def _remove(uploaded: Any) -> None:
     """Remove files that were uploaded; a str that named none is left alone."""
     for each in uploaded if isinstance(uploaded, (list, tuple)) else [uploaded]:
         path = Path(each) if isinstance(each, (str, Path)) else None
         if path is not None and formats.exists(path):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _last_lines(path: Path, count: int) -> list[str]:
-    """The last lines of a log without its head line, read from the end: logs may be long."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115
-    except FileNotFoundError:
-        return []
-    with file:
-        place, data = file.seek(0, 2), b""
-        while place > 0 and data.count(b"\n") <= count:
-            step = min(place, 1 << 16)
-            place = file.seek(place - step)
-            data = file.read(step) + data
-    lines = data.decode("utf-8", "backslashreplace").splitlines()
-    if place == 0 and lines and lines[0].startswith("minipipe: "):
-        lines = lines[1:]
-    return lines[-count:] if count > 0 else []
-
-
-def _thin_out(series: dict[str, Any], most: int) -> None:
-    """Replace windows of points by the first place and the mean value of each."""
-    x, y = series["x"], series["y"]
-    if most <= 0 or len(x) <= most:
-        return
-    borders = [len(x) * i // most for i in range(most + 1)]
-    series["x"] = [x[first] for first in borders[:-1]]
-    series["y"] = [sum(y[a:b]) / (b - a) for a, b in itertools.pairwise(borders)]

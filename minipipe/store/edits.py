@@ -447,6 +447,14 @@ def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
         )
 
 
+def set_setting(store: Store, task_id: int, name: str, value: Any) -> None:
+    """Record an argument of a task, in any status; None forgets it. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        found = json.loads(_row(connection, task_id)["settings"])
+        found = {**found, name: value} if value is not None else {key: item for key, item in found.items() if key != name}
+        connection.execute("UPDATE task SET settings = ?, updated_at = ? WHERE id = ?", (json.dumps(found), time.time(), task_id))
+
+
 def facts(store: Store, task_id: int) -> dict[str, Any]:
     """The entry of a task: what it runs."""
     row = store.database.row("SELECT entry FROM task WHERE id = ?", (task_id,))

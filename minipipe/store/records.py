@@ -113,6 +113,22 @@ def artifact_row(store: Store, task_id: int, name: str, role: str = "output") ->
     )
 
 
+def row_of_digest(store: Store, digest: str) -> dict[str, Any] | None:
+    """A row for bytes that an artifact, a model or a plot has, as that of an artifact; None if none has them."""
+    row = store.database.row("SELECT * FROM artifact WHERE digest = ? AND role = 'output' ORDER BY id DESC LIMIT 1", (digest,))
+    if row is not None:
+        return dict(row)
+    row = store.database.row(
+        "SELECT file, name, size FROM model WHERE digest = ?1 UNION ALL"
+        " SELECT file, series || iif(file = '', '.json', '') AS name, size FROM plot WHERE digest = ?1 LIMIT 1",
+        (digest,),
+    )
+    if row is None:
+        return None
+    metadata = json.dumps({"name": row["file"] or row["name"]})
+    return {"name": row["name"], "codec": "file", "type": "custom", "digest": digest, "size": row["size"], "metadata": metadata}
+
+
 def value_of(store: Store, task_id: int, name: str, scratch: Path) -> Any:
     """The value of a task's output, from its ``return`` parameters or its artifacts; verified before it is decoded.
 
