@@ -176,7 +176,7 @@ def test_the_map_may_be_a_file_whose_folders_are_relative_to_it(mirror: Path, mo
     assert StorageManager.get_local_copy("http://h/a.txt") == str(mirror / "two/a.txt")
 
 
-@pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"a": null}', "/no/such/file.json"])
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"a": []}', "/no/such/file.json"])
 def test_a_map_that_cannot_be_read_is_an_error_that_names_it(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINIPIPE_URL_MAP", text)
 
