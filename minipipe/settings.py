@@ -7,6 +7,7 @@ data goes.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -35,6 +36,8 @@ class Settings:
         max_crashes: crashes (killed from outside) that end a task as failed; retries are counted apart.
         on_code_change: "note" or "fail", when project code changed between submission and start.
         clearml_alias: scripts of ``minipipe run`` that import clearml get minipipe's.
+        url_map: (URL prefix, absolute path of the file or folder that answers for it) pairs; asked before any server.
+            An empty target: nothing may be read from there.
         environments: "auto" builds an environment for a step whose ``packages`` the worker's own Python does not have, "always" for
             every step that names packages, "off" never.
         containers: "docker" or "podman" run steps that name an image in it, "off" never.
@@ -55,6 +58,7 @@ class Settings:
     max_crashes: int = 3
     on_code_change: Literal["note", "fail"] = "note"
     clearml_alias: bool = True
+    url_map: tuple[tuple[str, str], ...] = ()
     environments: Literal["auto", "always", "off"] = "auto"
     containers: Literal["off", "docker", "podman"] = "off"
     installer: Literal["auto", "uv", "pip"] = "auto"
@@ -128,6 +132,8 @@ def explain_settings(**flags: Any) -> list[Origin]:
 
 
 def _read(name: str, value: Any, origin: str) -> Any:
+    if name == "url_map":
+        return _read_map(value, origin)
     default = Settings.__dataclass_fields__[name].default
     try:
         if isinstance(default, bool):
@@ -144,6 +150,29 @@ def _read(name: str, value: Any, origin: str) -> Any:
         wanted = " or ".join(CHOICES[name]) if name in CHOICES else type(default).__name__
         raise BadSetting(
             f"setting {name!r}: cannot use {value!r}", f"from {origin}", f"give it as {wanted}", setting=name
+        ) from None
+
+
+def _read_map(value: Any, origin: str) -> tuple[tuple[str, str], ...]:
+    """A table, (FROM, TO) pairs, JSON text or the path of a JSON file; relative targets are meant from where they stand."""
+    folder = Path(origin.removesuffix(" [tool.minipipe]")).parent if isinstance(value, dict) else Path.cwd()
+    try:
+        if isinstance(value, str):
+            text = value.strip()
+            if not text.startswith("{"):
+                path = Path(text).expanduser().absolute()
+                folder, text = path.parent, path.read_text(encoding="utf-8")
+            value = json.loads(text)
+        return tuple(
+            (str(prefix), "" if target is None else str(folder / os.path.expanduser(target)))
+            for prefix, target in dict(value).items()
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise BadSetting(
+            f"setting 'url_map': {origin} cannot be read",
+            f"{type(error).__name__}: {error}",
+            'give it as {"https://host/data": "/folder"}, or as the path of a JSON file that holds this',
+            setting="url_map",
         ) from None
 
 

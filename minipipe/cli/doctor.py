@@ -90,9 +90,15 @@ def _print(out: Output, home: Path, found: list[Finding]) -> None:
 def _print_settings(out: Output) -> None:
     home = settings.store_home(out.home)
     origin = "--home" if out.home else "MINIPIPE_HOME" if os.environ.get("MINIPIPE_HOME") else "search from the current folder"
-    rows = [("home", str(home), origin), *((one.name, str(one.value), one.origin) for one in settings.explain_settings())]
+    rows = [("home", str(home), origin), *((one.name, _shown(one.value), one.origin) for one in settings.explain_settings())]
     documents = [{"setting": name, "value": value, "origin": where} for name, value, where in rows]
     output.print_table(rows, ("SETTING", "VALUE", "ORIGIN"), out.format, documents)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f"{prefix}={target or 'nothing'}" for prefix, target in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # -- checks -------------------------------------------------------------------------------------------------------------

@@ -47,6 +47,8 @@ class ScriptCommand(click.Command):
 @click.option("--refresh", "steps", multiple=True, metavar="STEP", help="Run this step although an equal one is stored.")
 @click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
 @click.option("--traceback", type=click.Choice(settings.CHOICES["traceback"]), metavar="HOW", help="user or full.")
+@click.option("--isolation", type=click.Choice(settings.CHOICES["isolation"]), metavar="HOW", help="fork or spawn.")
+@click.option("--map-url", "maps", multiple=True, metavar="FROM=TO", help="A local file or folder answers for this URL prefix.")
 @click.option("--no-alias", is_flag=True, help="`import clearml` finds an installed ClearML, not minipipe.")
 @click.option("--print-example", is_flag=True, help="Print the built-in example.")
 @click.pass_context
@@ -65,6 +67,8 @@ def run(
     steps: tuple[str, ...],
     progress: str | None,
     traceback: str | None,
+    isolation: str | None,
+    maps: tuple[str, ...],
     no_alias: bool,
     print_example: bool,
 ) -> int:
@@ -90,9 +94,11 @@ def run(
         )
     path = script.find_script(words[0]) if words else EXAMPLE
     wanted = read_settings(pairs)
+    set_url_map(maps)
     alias = "0" if no_alias else None
     refresh = ",".join(steps) or None
-    set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback, refresh=refresh, clearml_alias=alias)
+    set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback)
+    set_environment(out, refresh=refresh, isolation=isolation, clearml_alias=alias)
     if wanted:
         os.environ[launch.SET_VARIABLE] = json.dumps(wanted)
     if inline:
@@ -119,6 +125,26 @@ def set_environment(out: output.Output, **flags: Any) -> None:
         os.environ["MINIPIPE_PROGRESS"] = "off"
     os.environ["MINIPIPE_HOME"] = str(settings.store_home(out.home))
     settings.load_settings()
+
+
+def set_url_map(pairs: Sequence[str]) -> None:
+    """Let ``--map-url`` add to what the other settings map, for this command and its processes.
+
+    Raises:
+        UsageError: a pair that cannot be read, or whose target is not there.
+    """
+    if not pairs:
+        return
+    found: dict[str, str | None] = {prefix: target or None for prefix, target in settings.load_settings().url_map}
+    for pair in pairs:
+        # A URL may hold "=" (a query); a path may as well. The target is what is there.
+        cuts = [place for place, character in enumerate(pair) if character == "="]
+        place = next((cut for cut in cuts if cut and os.path.exists(os.path.expanduser(pair[cut + 1 :] or " "))), None)
+        if place is None:
+            cause = "no such file or folder" if cuts else "it has no '='"
+            raise errors.UsageError(f"--map-url cannot read {pair!r}", cause, "--map-url https://host/data=./data")
+        found[pair[:place]] = str(Path(pair[place + 1 :]).expanduser().absolute())
+    os.environ["MINIPIPE_URL_MAP"] = json.dumps(found)
 
 
 def new_session() -> str:

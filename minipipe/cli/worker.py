@@ -23,8 +23,11 @@ from minipipe.store.home import Store
 @click.option("--once", is_flag=True, help="Leave after one task.")
 @click.option("--until-idle", is_flag=True, help="Leave when nothing waits or runs.")
 @click.option("--name", metavar="NAME", help="How it is shown.")
+@click.option("--isolation", type=click.Choice(settings.CHOICES["isolation"]), metavar="HOW", help="fork or spawn.")
 @output.pass_output
-def worker(out: Output, queues: tuple[str, ...], jobs: int | None, once: bool, until_idle: bool, name: str | None) -> int:
+def worker(
+    out: Output, queues: tuple[str, ...], jobs: int | None, once: bool, until_idle: bool, name: str | None, isolation: str | None
+) -> int:
     """Start a worker that executes queued tasks.
 
     It makes the store if there is none. Ctrl-C or SIGTERM: running steps get some time to finish, a second one ends them at once;
@@ -36,6 +39,8 @@ def worker(out: Output, queues: tuple[str, ...], jobs: int | None, once: bool, u
       minipipe worker --queue gpu
       minipipe worker --until-idle
     """
+    if isolation is not None:
+        os.environ["MINIPIPE_ISOLATION"] = isolation  # its step host reads it too
     found = settings.load_settings(jobs=jobs)
     store = out.open_store(create=True)
     served = tuple(dict.fromkeys(queues)) or Options().queues

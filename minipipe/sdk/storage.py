@@ -13,7 +13,6 @@ What cannot be reached is None and one line on stderr.
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import posixpath
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from minipipe import errors
+from minipipe import errors, settings
 from minipipe.chance import fresh_id
 from minipipe.sdk import archive, copies, download, notice, session
 from minipipe.sdk.download import shown
@@ -374,9 +373,9 @@ def _mapped(url: str) -> Path | None:
         BadSetting: the map cannot be read.
         UsageError: the map says that nothing is read from there (null): tests that must not touch the network do.
     """
-    for prefix, target in sorted(_url_map().items(), key=lambda item: -len(item[0])):
-        rest = url.removeprefix(prefix)
-        if target is None:
+    for prefix, path in sorted(settings.load_settings().url_map, key=lambda pair: -len(pair[0])):
+        target, rest = Path(path), url.removeprefix(prefix)
+        if not path:
             if rest != url:
                 raise errors.UsageError(
                     f"{shown(url)} is not mapped", f"{MAP_VARIABLE} has null for {prefix}", "say in the map what is to be read"
@@ -387,24 +386,6 @@ def _mapped(url: str) -> Path | None:
         if prefix and rest != url and (prefix.endswith("/") or rest.startswith(("/", "?", "#"))) and not os.path.isfile(target):
             return _below(target, unquote(re.split("[?#]", rest)[0]))
     return None
-
-
-def _url_map() -> dict[str, Path | None]:
-    text = os.environ.get(MAP_VARIABLE, "").strip()
-    base = Path.cwd()
-    try:
-        if text and not text.startswith("{"):
-            path = Path(os.path.expanduser(text)).absolute()
-            base, text = path.parent, path.read_text()
-        found = json.loads(text or "{}")
-        return {str(prefix): None if target is None else base / os.path.expanduser(target) for prefix, target in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise errors.BadSetting(
-            f"{MAP_VARIABLE} cannot be read",
-            f"{type(error).__name__}: {error}",
-            'give it as \'{"https://host/data": "/folder"}\', or as the path of a file that holds this',
-            setting=MAP_VARIABLE,
-        ) from None
 
 
 def _below(folder: Path, path: str) -> Path:

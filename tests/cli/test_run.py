@@ -515,3 +515,48 @@ def test_a_group_of_equal_names_is_one_row_of_the_job_table() -> None:
     rows = ending.job_rows([{**step, "name": name} for name in ("train", "train_1", "train_2", "eval_1")])  # type: ignore[misc]
 
     assert [row[:2] for row in rows] == [["train", "3"], ["eval_1", "1"], ["ALL", "4"]]
+
+
+# -- URLs that files answer for -----------------------------------------------------------------------------------------
+
+READING = (
+    HEAD
+    + """
+from minipipe import StorageManager
+
+@PipelineDecorator.component(return_values=["text"])
+def fetch(url):
+    return open(StorageManager.get_local_copy(url)).read()
+
+@PipelineDecorator.pipeline(name="reading", project="tests", version="1.0")
+def chain(url="https://example.com/data/a.txt"):
+    print("got", str(fetch(url)))
+"""
+)
+
+
+def test_a_mapped_url_is_read_from_its_file_in_a_step(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("from a file")
+
+    done = command("run", write(READING + START), "--map-url", "https://example.com/data=data", check=0)
+
+    assert "got from a file" in done.stdout
+
+
+def test_isolation_is_a_flag_of_run() -> None:
+    done = command("run", write(CHAIN + START), "--isolation", "spawn", check=0)
+
+    assert "result 20 'none'" in done.stdout
+    assert command("run", "flow.py", "--isolation", "thread", check=2).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("pair", "cause"), [("https://example.com", "it has no '='"), ("https://h=nowhere", "no such file or folder")]
+)
+def test_a_map_that_leads_nowhere_starts_nothing(pair: str, cause: str) -> None:
+    done = command("run", write(CHAIN + START), "--map-url", pair, check=2)
+
+    assert f"--map-url cannot read {pair!r}" in done.stderr
+    assert cause in done.stderr
+    assert ran() == []

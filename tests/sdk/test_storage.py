@@ -184,6 +184,17 @@ def test_a_map_that_cannot_be_read_is_an_error_that_names_it(text: str, monkeypa
         StorageManager.get_local_copy("http://h/a")
 
 
+def test_the_map_may_stand_in_the_project_and_its_folders_are_relative_to_that(
+    mirror: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.minipipe.url_map]\n"http://h/" = "mirror/two"\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.delenv("MINIPIPE_URL_MAP", raising=False)
+
+    assert StorageManager.get_local_copy("http://h/a.txt") == str(mirror / "two/a.txt")
+
+
 def test_a_mapped_url_that_is_not_there_is_none_and_asks_no_server(
     mirror: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
