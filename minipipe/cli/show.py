@@ -198,9 +198,7 @@ def _code(store: Store, out: Output, task: sqlite3.Row) -> None:
 
 def _env(store: Store, out: Output, task: sqlite3.Row) -> None:
     entry = json.loads(task["entry"])
-    facts = {key: value for key, value in entry.items() if key not in ("source", "files", "returns", "imports") and value}
-    if entry.get("imports"):
-        facts["imports"] = entry["imports"]
+    facts = details.surroundings_of(store, task["id"], entry)
     if out.json:
         output.print_json({"id": task["uid"], "environment": facts}, line=out.format == "jsonl")
         return

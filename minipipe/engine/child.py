@@ -264,7 +264,7 @@ def enter(store: Store, entry: dict[str, Any]) -> None:
         NotFound: a folder is gone.
     """
     if "pinned" in entry:
-        repository.check_out(store, repository.Pinned(**entry["pinned"]))
+        repository.check_out(store, repository.Pinned.of(entry["pinned"]))
     for folder in (entry["cwd"], *entry["roots"]):
         if not os.path.isdir(folder):
             raise errors.NotFound(f"the project folder {folder} is missing", "it was there when the step was submitted")

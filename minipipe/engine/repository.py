@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from minipipe import errors, hashing
 from minipipe.store import locks
-from minipipe.store.home import Store
+from minipipe.store.home import MIRRORS, TREES, Store
 
-MIRRORS = "repos"
-TREES = "trees"
 _MOST_PATCH_BYTES = 1 << 20
 _QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes", "LC_ALL": "C", "GIT_ASKPASS": "true"}
 
@@ -52,8 +51,14 @@ class Pinned:
         return self.commit, hashing.combine("patch", self.patch), self.working_dir
 
     def facts(self) -> dict[str, str]:
-        """As data, for a task's entry."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """As data, for a task's entry; with the names of work tree and mirror, so that these are known to be in use."""
+        names = {"tree": self.digest[:32], "mirror": _mirror_name(self.url)}
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, **names}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, str]) -> Pinned:
+        """What `facts` gave."""
+        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
 
 
 def pin(store: Store, step: str, repo: str, branch: str | None, commit: str | None, working_dir: str | None) -> Pinned:
@@ -172,8 +177,12 @@ def _check_out(store: Store, pinned: Pinned, folder: Path) -> None:
 # -- git ----------------------------------------------------------------------------------------------------------------
 
 
+def _mirror_name(url: str) -> str:
+    return hashing.combine("repository", _bare(url))[:32]
+
+
 def _mirror(store: Store, step: str, url: str) -> Path:
-    mirror = store.path / MIRRORS / f"{hashing.combine('repository', _bare(url))[:32]}.git"
+    mirror = store.path / MIRRORS / f"{_mirror_name(url)}.git"
     if not (mirror / "HEAD").exists():
         mirror.parent.mkdir(mode=0o700, exist_ok=True)
         _git(step, mirror.parent, "init", "--quiet", "--bare", str(mirror))

@@ -94,7 +94,7 @@ class TaskCreate(TaskBase):
         planned = planner.plan(name, replace(wanted, packages=None), {"cwd": os.getcwd(), "roots": []})
         pinned = planned.entry.get("pinned")
         if pinned:
-            root, folder = repository.tree_of(store, repository.Pinned(**pinned)), pinned["working_dir"]
+            root, folder = repository.tree_of(store, repository.Pinned.of(pinned)), pinned["working_dir"]
             entry = _entry(str(root), script, folder)
         else:
             entry = _entry(repo, script, working_directory)

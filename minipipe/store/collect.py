@@ -22,16 +22,17 @@ from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.store import blobs, environments, locks, log_limit
 from minipipe.store.attempts import next_token
-from minipipe.store.home import DATABASE, Store
+from minipipe.store.home import DATABASE, MIRRORS, TREES, Store
 from minipipe.store.retention import BATCH
 
 _TOKEN = re.compile(r"([0-9a-f]{32})\.(\d+|d)\Z")
 _LOG = re.compile(r"([0-9a-f]{32})\.\d+\.log\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _DRAFT = re.compile(rf"{re.escape(DATABASE)}\.[0-9a-f]{{16}}\.new(-wal|-shm|-journal)?\Z")
+_CODE = re.compile(r"[0-9a-f]{32}(\.(git|ready|lock))?\Z")
 _ROOMY_PAGES = 512  # so many free pages may stay for the next tasks
 
-KINDS = ("blobs", "logs", "temporary files", "lock files", "environments", "downloads", "rows")
+KINDS = ("blobs", "logs", "temporary files", "lock files", "environments", "work trees", "downloads", "rows")
 
 
 @dataclass(slots=True)
@@ -175,6 +176,11 @@ def _folders(store: Store) -> Iterator[tuple[str, Iterable[Path], Still]]:
     yield "temporary files", _drafts(store), lambda paths: list(paths)
     yield "lock files", _entries(store.folder("workers")), lambda paths: _nobody_alive(store, paths)
     yield "environments", _entries(store.path / environments.FOLDER), lambda paths: _no_environment(store, paths)
+    yield (
+        "work trees",
+        itertools.chain(_entries(store.path / TREES), _entries(store.path / MIRRORS)),
+        lambda paths: _no_code(store, paths),
+    )
     yield "downloads", _entries(store.path / "downloads"), _no_download
 
 
@@ -226,6 +232,22 @@ def _no_environment(store: Store, paths: Sequence[Path]) -> list[Path]:
         path
         for path in paths
         if re.fullmatch(r"[0-9a-f]{32}", path.name) and path.name not in known and not locks.is_held(path.with_suffix(".lock"))
+    ]
+
+
+def _no_code(store: Store, paths: Sequence[Path]) -> list[Path]:
+    """Work trees and mirrors of repositories that no task names; both come back when a task needs them."""
+    found = store.database.rows(
+        "SELECT DISTINCT json_extract(entry, '$.pinned.tree') AS tree, json_extract(entry, '$.pinned.mirror') AS mirror FROM task"
+        " WHERE json_extract(entry, '$.pinned') IS NOT NULL"
+    )
+    known = {name for row in found for name in (row["tree"], row["mirror"])}
+    return [
+        path
+        for path in paths
+        if _CODE.match(path.name)
+        and path.name.partition(".")[0] not in known
+        and not locks.is_held(path.with_name(f"{path.name.partition('.')[0]}.lock"))
     ]
 
 

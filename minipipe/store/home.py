@@ -24,6 +24,8 @@ from minipipe.store import schema
 from minipipe.store.database import Database, mapped
 
 DATABASE = "minipipe.db"
+MIRRORS = "repos"  # of git repositories, see `minipipe.engine.repository`
+TREES = "trees"
 BALLAST_BYTES = 4 << 20
 _FOLDERS = ("blobs", "tmp", "logs", "workers")
 _NETWORK = frozenset(

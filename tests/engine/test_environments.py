@@ -128,3 +128,19 @@ def test_packages_that_this_python_has_need_no_environment(shop: Shop) -> None:
     assert environments.satisfied(("pytest @ https://example.com/x.whl",)) is None
     assert environments.satisfied(("pytest; python_version < '3'",)) == ()
     assert environments.satisfied(("not a requirement!",)) is None
+
+
+@pytest.mark.index
+def test_without_network_what_was_installed_once_is_built_again_with_the_same_versions(shop: Shop, installer: str) -> None:
+    first = step(shop, "six_version", ("six<1.17",))
+    shop.drain(timeout=120, environment=only(installer))
+    version = shop.value(first).split()[0]
+    shutil.rmtree(known.folder(shop.store, requirements.here(("six<1.17",)).digest))
+    again = step(shop, "six_version", ("six<1.17",))
+    offline = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all", "HTTP", "HTTPS", "ALL")}
+    offline |= {"PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0", "no_proxy": "", "NO_PROXY": "", **only(installer)}
+    shop.drain(timeout=120, environment=offline)
+    assert shop.value(again).split()[0] == version
+    missing = step(shop, "one", ("six==1.10.0", "definitely-not-there==1"))
+    shop.drain(timeout=120, environment=offline)
+    assert shop.status(missing) == "failed"

@@ -32,11 +32,13 @@ GOOD = {"completed", "published"}
 
 _HEX = "[0-9a-f]"
 _LAYOUT = {
-    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers|downloads|files|envs"
+    "": r"minipipe\.db(-wal|-shm|-journal)?|\.gitignore|ballast|maint\.lock|blobs|tmp|logs|workers|downloads|files|envs|repos|trees"
     rf"|minipipe\.db\.{_HEX}{{16}}\.new(-wal|-shm|-journal)?|minipipe\.db\.schema\d+\.{_HEX}{{8}}",
     "blobs": rf"{_HEX}{{2}}",
     "tmp": rf"{_HEX}{{32}}\.(\d+|d)",
     "logs": rf"{_HEX}{{2}}",
+    "repos": rf"{_HEX}{{32}}\.(git|lock)",
+    "trees": rf"{_HEX}{{32}}(\.(ready|lock))?",
     "envs": rf"wheels|bridge|{_HEX}{{32}}(\.(lock|failed))?",
     "workers": rf"{_HEX}{{32}}\.lock",
 }
@@ -280,8 +282,8 @@ def _modes(store: _Store) -> Iterator[str]:
             continue  # inside an attempt's scratch folder: copies of users' files
         if len(relative.parts) > 1 and relative.parts[0] in ("downloads", "files"):
             continue  # what URLs brought and what users uploaded, under names of their own
-        if len(relative.parts) > 2 and relative.parts[0] == "envs":
-            continue  # inside an environment, or the wheels that are kept
+        if len(relative.parts) > 2 and relative.parts[0] in ("envs", "repos", "trees"):
+            continue  # inside an environment, the wheels that are kept, or code of a repository
         wanted = _LAYOUT.get(where)
         if len(relative.parts) == 3:
             prefix = re.escape(relative.parts[1])

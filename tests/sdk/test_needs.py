@@ -91,6 +91,9 @@ STEPS["{name}"] = {name}
     entry = json.loads(left.rows("SELECT entry FROM task WHERE name = 'now'")[0]["entry"])
     assert entry["pinned"]["commit"] == git(repository, "rev-parse", "HEAD")
     assert "+RULE = 'changed'" in entry["pinned"]["patch"]
+    shown = python(folder, "-m", "minipipe", "show", "@last/now", "--env").out
+    assert git(repository, "rev-parse", "HEAD") in shown
+    assert "1 file not committed" in shown
     # The same commits and changes are served from the cache; other changes are not. Work trees come back when they are gone.
     (repository / "rules.py").write_text("RULE = 'again'\n")
     subprocess.run(["rm", "-rf", *map(str, (folder / ".minipipe" / "trees").iterdir())], check=True)
@@ -260,6 +263,7 @@ def flow():
     words = left.rows("SELECT reason FROM task WHERE name = 'broken'")[0]["reason"]
     assert "input 'maker' cannot be read back" in words
     assert words.endswith("it is a six.Maker, written with six 1.15.0, and here is six 1.17.0")
+    assert "six==1.15.0" in python(folder, "-m", "minipipe", "show", "@last/old", "--env").out
     rows = left.rows("SELECT e.resolved, t.name FROM task t JOIN environment e ON e.digest = t.environment ORDER BY t.id")
     assert [(row["name"], row["resolved"]) for row in rows] == [
         ("old", '["six==1.15.0"]'),
@@ -287,3 +291,27 @@ def test_a_draft_runs_the_script_of_a_commit_with_its_own_packages(folder: Path,
     (row,) = left.rows("SELECT uid, attempt, status, reason FROM task WHERE status <> 'created'")
     assert row["status"] == "completed", (row["reason"], done.out, done.err)
     assert b"told second 1.15.0" in left.store.log_path(row["uid"], row["attempt"]).read_bytes()
+
+
+@pytest.mark.index
+def test_what_no_run_needs_of_environments_and_code_goes_and_the_rest_stays(folder: Path, left: Left, repository: Path) -> None:
+    text = """
+@component(return_values=["x"], repo="code", packages=["six==1.15.0"])
+def step():
+    import rules, six
+    return rules.RULE + six.__version__
+
+@pipeline(name="kept", project="tests")
+def flow():
+    return str(step())
+"""
+    assert found(run(folder, text)) == "second1.15.0"
+    home = folder / ".minipipe"
+    before = {name: sorted(path.name for path in (home / name).iterdir()) for name in ("envs", "repos", "trees")}
+    python(folder, "-m", "minipipe", "gc", "--yes")
+    assert {name: sorted(path.name for path in (home / name).iterdir()) for name in before} == before
+    subprocess.run(["rm", "-rf", str(home / "envs"), str(home / "repos"), str(home / "trees")], check=True)
+    assert found(run(folder, text)) == "second1.15.0"
+    python(folder, "-m", "minipipe", "gc", "--keep-runs", "0", "--yes")
+    left_over = {path.name for name in before for path in (home / name).iterdir() if path.suffix != ".lock"}
+    assert left_over <= {"wheels", "bridge"}
