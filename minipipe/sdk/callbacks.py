@@ -8,7 +8,6 @@ are read from the store's events, so none is left out, however fast the step was
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import traceback
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minipipe import errors, states
-from minipipe.sdk import proxy
+from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
 from minipipe.sdk.values import kept_cell, split_name
@@ -112,7 +111,7 @@ class Callbacks:
         if not wanted:
             return
         rows = records.parameters(self.run.store, step.id)
-        stored = {f"{row['section']}/{row['name']}": json.loads(row["value"]) for row in rows}
+        stored = {f"{row['section']}/{row['name']}": values.typed(row) for row in rows}
         node.parameters.update({key: stored[key] for key in node.parameters if key in wanted and key in stored})
 
     def _change(self, step: Step, node: Node, before: dict[str, Any]) -> None:

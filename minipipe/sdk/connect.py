@@ -258,7 +258,7 @@ def storable(value: Any) -> bool:
 
 def recast(row: Any, in_code: Any, name: str) -> Any:
     """A stored cell as the type that the code has: its typed value if that fits, else its text, cast."""
-    typed = json.loads(row["value"])
+    typed = values.typed(row)
     if in_code is None or type(typed) is type(in_code):
         return typed
     if isinstance(in_code, tuple) and isinstance(typed, list):
@@ -278,7 +278,12 @@ def _attributes(mutable: Any) -> dict[str, Any]:
             found.update(vars(base))
     else:
         found = dict(vars(mutable))
-    return {key: value for key, value in found.items() if not key.startswith("_") and storable(value)}
+    return {key: value for key, value in found.items() if not key.startswith("_") and storable(value) and not _is_enum(value)}
+
+
+def _is_enum(value: Any) -> bool:
+    """True for a member that is no text or number too: of a dict it is recorded by name, of a class it is left out (ClearML's rule)."""
+    return isinstance(value, enum.Enum) and not isinstance(value, (str, int, float))
 
 
 def _parsed(text: str, section: str) -> Any:

@@ -73,5 +73,7 @@ def _name(row: Any) -> str:
     if row["codec"] in ("file", "folder"):
         return str(json.loads(row["metadata"]).get("name") or row["name"])
     extension = ".txt" if _is_text(row) else _EXTENSIONS.get(row["codec"], "")
+    if row["codec"] == "pickle" and row["type"] == "pandas":
+        extension = ".pickle"  # as frames are called that were asked to be pickled
     name = str(row["name"]).replace("/", "_")
     return name if name.endswith(extension) else name + extension

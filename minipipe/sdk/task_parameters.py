@@ -75,7 +75,7 @@ class TaskParameters(TaskBase):
             cast: typed values instead of texts.
         """
         rows = records.parameters(self.store, self.row_id)
-        return {f"{row['section']}/{row['name']}": json.loads(row["value"]) if cast else row["text"] for row in rows}
+        return {f"{row['section']}/{row['name']}": values.typed(row) if cast else row["text"] for row in rows}
 
     def get_parameter(self, name: str, default: Any = None, cast: bool = False) -> Any:
         """One parameter by ``Section/name`` (``name`` alone is in ``General``), or `default`."""
@@ -89,7 +89,9 @@ class TaskParameters(TaskBase):
             *folders, last = name.split("/")
             place = nested
             for folder in folders:
-                place = place.setdefault(folder, {})
+                if not isinstance(place.get(folder), dict):  # "a" and "a/b" may both be there: the later one is shown
+                    place[folder] = {}
+                place = place[folder]
             place[last] = value
         return nested
 

@@ -138,6 +138,12 @@ def typed_cell(section: str, name: str, text: str, tag: str, description: str | 
     return Parameter(section, name, text, tag, json.dumps(value), None, description)
 
 
+def typed(row: Any) -> Any:
+    """The value of a stored parameter, with its type: JSON knows no tuples, the type tag does."""
+    value = json.loads(row["value"])
+    return tuple(value) if isinstance(value, list) and str(row["type"]).startswith("tuple") else value
+
+
 def kept_cell(section: str, name: str, value: Any, tag: str, description: str | None = None) -> Parameter:
     """The cell for a value that replaces one of a type: a text keeps that type, other values set their own (ClearML's rule)."""
     if isinstance(value, str) and tag:

@@ -4,7 +4,7 @@
 |--------------------------------|-----------|--------------------------------------------------------------------|
 | anything, with a serializer    | `custom`  | `file`, under the artifact's name with the extension               |
 | numpy array                    | `numpy`   | `npz` (`loadtxt` for ``.csv.gz``)                                  |
-| DataFrame                      | `pandas`  | `csv` (``.csv.gz``), `parquet`, `feather`                          |
+| DataFrame                      | `pandas`  | `csv` (``.csv.gz``), `parquet`, `feather`, `pickle`                |
 | PIL image                      | `image`   | `png` …                                                            |
 | dict                           | `dict`    | `json`, keys sorted; `yaml`                                        |
 | Path or short str that exists  | `custom`, `archive` | `file`: as it is, or a zip of a folder, wildcard or list |
@@ -81,7 +81,7 @@ def _write(name: str, value: Any, wish: Wish, writer: blobs.Writer) -> tuple[str
     if wish.serializer is not None:
         writer.write(bytes(wish.serializer(value)))
         return "file", "custom", {"name": _file_name(name, wish.extension)}
-    if wish.extension not in (".pkl", ".pickle"):
+    if wish.extension != ".pkl":
         for own in (_array, _frame, _image, _dict, _path, _text):
             found = own(name, value, wish, cast(IO[bytes], writer))
             if found is not None:
@@ -127,7 +127,10 @@ def _frame(name: str, value: Any, wish: Wish, file: IO[bytes]) -> _Written:
         return None
     if isinstance(value.index, pandas.MultiIndex) or isinstance(value.columns, pandas.MultiIndex):
         return None
-    extension = _choose(name, wish, (".csv.gz", ".parquet", ".feather"))
+    extension = _choose(name, wish, (".csv.gz", ".parquet", ".feather", ".pickle"))
+    if extension == ".pickle":
+        codec.dump(value, cast(Any, file))
+        return "pickle", "pandas", {}
     if extension == ".csv.gz":
         with _gzip(file) as zipped:
             zipped.write(value.to_csv().encode())
@@ -157,8 +160,8 @@ def _dict(name: str, value: Any, wish: Wish, file: IO[bytes]) -> _Written:
         warnings.warn(f"artifact {name!r}: the dict is pickled, it is not serialisable: {error}", stacklevel=6)
         return None
     if _choose(name, wish, (".json", ".yaml", ".yml")) != ".json":
-        yaml = importlib.import_module("yaml")
-        file.write(yaml.safe_dump(json.loads(text), sort_keys=wish.sort_keys).encode())
+        yaml = _yaml()  # without it JSON, which is YAML too
+        file.write((yaml.safe_dump(json.loads(text), sort_keys=wish.sort_keys) if yaml is not None else text).encode())
         return "yaml", "dict", {}
     file.write(text.encode())
     return "json", "dict", {}
@@ -310,7 +313,20 @@ def _read_image(data: memoryview, metadata: dict[str, str], scratch: Path) -> An
 
 
 def _read_yaml(data: memoryview, metadata: dict[str, str], scratch: Path) -> Any:
-    return importlib.import_module("yaml").safe_load(bytes(data))
+    yaml = _yaml()
+    if yaml is not None:
+        return yaml.safe_load(bytes(data))
+    try:
+        return json.loads(bytes(data))
+    except ValueError:
+        raise errors.ArtifactError("a YAML artifact cannot be read", "there is no module 'yaml'", "pip install pyyaml") from None
+
+
+def _yaml() -> Any:
+    try:
+        return importlib.import_module("yaml")
+    except ImportError:
+        return None
 
 
 EXTENSIONS = {
