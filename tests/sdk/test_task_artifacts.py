@@ -127,7 +127,7 @@ def test_a_frame_with_a_multi_index_or_on_request_is_pickled(task: Task) -> None
     assert copy_of(artifact).suffix == ".pkl"
     pandas.testing.assert_frame_equal(artifact.get(), multi)
     artifact = upload(task, FRAME, extension_name=".pickle")
-    assert copy_of(artifact).suffix == ".pkl"
+    assert (artifact.type, copy_of(artifact).suffix) == ("pandas", ".pickle")
     pandas.testing.assert_frame_equal(artifact.get(), FRAME)
 
 
