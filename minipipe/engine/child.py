@@ -189,8 +189,19 @@ def _redirect(spec: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    head = f"minipipe: {spec['name']} {spec['uid'][:8]} attempt {spec['attempt']} token {spec['token'][:8]}\n"
-    os.write(1, head.encode("utf-8", "backslashreplace"))
+    head = log_head(spec["name"], spec["uid"], spec["attempt"], spec["token"])
+    if not os.fstat(1).st_size or not _begins_with(spec["log"], head):  # the build of its environment may have begun it
+        os.write(1, head)
+
+
+def log_head(name: str, uid: str, attempt: int, token: str) -> bytes:
+    """The first line of an attempt's log."""
+    return f"minipipe: {name} {uid[:8]} attempt {attempt} token {token[:8]}\n".encode("utf-8", "backslashreplace")
+
+
+def _begins_with(path: str, head: bytes) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(head)) == head
 
 
 def _rehearse() -> None:

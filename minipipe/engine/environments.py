@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import requirements, settings
-from minipipe.engine import start, tree
+from minipipe.engine import child, start, tree
 from minipipe.requirements import Requirements
 from minipipe.store import environments, locks
 from minipipe.store.attempts import Claim
@@ -220,6 +220,9 @@ def _start(store: Store, wanted: Requirements, claim: Claim) -> subprocess.Popen
     log.parent.mkdir(mode=0o700, exist_ok=True)
     with open(log, "ab") as file:
         os.chmod(log, 0o600)
+        if not file.tell():
+            file.write(child.log_head(claim.name, claim.lease.uid, claim.lease.attempt, claim.lease.token))
+            file.flush()
         return subprocess.Popen(
             start.command(__name__, "build", str(store.path), list(wanted.lines), os.getpid()),
             stdin=subprocess.DEVNULL,
