@@ -54,7 +54,7 @@ train()  # wrong
 report(train([1.0]), 1)  # wrong
 pipeline(lr="fast")  # wrong
 pipeline(rate=0.1)  # wrong
-train([1.0]).nothing  # wrong
+print(train([1.0]).nothing)  # wrong
 number: int = pipeline()  # wrong
 PipelineDecorator.component(return_values=3)  # wrong
 PipelineDecorator.pipeline(name="p", project="p", verison="1")  # wrong
