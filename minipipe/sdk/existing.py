@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from minipipe import errors, states
 from minipipe.sdk import session, versions
-from minipipe.sdk.node import Job, Node
+from minipipe.sdk.automation.job import ClearmlJob
+from minipipe.sdk.node import Node
 from minipipe.sdk.task import Task
 
 
@@ -59,7 +60,7 @@ def nodes(place: session.Current) -> dict[str, Node]:
             bool(row["tolerated"]),
         )
         node.return_artifacts = list(json.loads(row["entry"]).get("returns", ()))
-        node.job = Job(place.store, row["id"], row["uid"])
+        node.job = ClearmlJob._of(place.store, row["id"], row["uid"])
         node.parameters = node.job.task.get_parameters()
         edges = "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'"
         node.parents = [parent["name"] for parent in place.store.database.rows(edges, (row["id"],))]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from minipipe import states
-from minipipe.sdk import inline
-from minipipe.sdk.task import Task
-from minipipe.store import records, tasks
-from minipipe.store.home import Store
+from minipipe.sdk.automation.job import ClearmlJob
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run
@@ -27,106 +23,6 @@ NODE_WORDS = {
     states.STOPPED: "aborted",
     states.SKIPPED: "skipped",
 }
-
-
-class Job:
-    """The execution behind a node (ClearML's `ClearmlJob`, as far as callbacks need it)."""
-
-    def __init__(self, store: Store, row_id: int, uid: str, overrides: dict[str, Any] | None = None) -> None:
-        self._store = store
-        self._id = row_id
-        self._uid = uid
-        self._overrides = overrides
-
-    def _row(self) -> Any:
-        row = self._store.database.row("SELECT * FROM task WHERE id = ?", (self._id,))
-        assert row is not None
-        return row
-
-    @property
-    def task(self) -> Task:
-        """The step's task."""
-        return Task(self._store, self._id, self._uid)
-
-    @property
-    def task_parameter_override(self) -> dict[str, Any] | None:
-        """What a copy of a template was told, as it was written; None for a function."""
-        return None if self._overrides is None else dict(self._overrides)
-
-    def task_id(self) -> str:
-        """Id of the step's task."""
-        return self._uid
-
-    def status(self, force: bool = False) -> str:
-        """The task's status, in the task's words."""
-        return str(self._row()["status"])
-
-    def status_message(self) -> str:
-        """Why it is in that status."""
-        return str(self._row()["reason"])
-
-    def is_running(self) -> bool:
-        """True while an attempt runs."""
-        return self.status() == states.IN_PROGRESS
-
-    def is_pending(self) -> bool:
-        """True before the first attempt."""
-        return self.status() in (states.CREATED, states.PENDING, states.QUEUED)
-
-    def is_stopped(self, aborted_nonresponsive_as_running: bool = False) -> bool:
-        """True once it has ended, however it did."""
-        return self.status() in states.ENDED
-
-    def is_failed(self) -> bool:
-        """True if it failed."""
-        return self.status() == states.FAILED
-
-    def is_completed(self) -> bool:
-        """True if it succeeded."""
-        return self.status() in states.GOOD
-
-    def is_aborted(self) -> bool:
-        """True if it was stopped."""
-        return self.status() == states.STOPPED
-
-    def is_cached_task(self) -> bool:
-        """True if an earlier task's outputs serve it."""
-        return bool(self._row()["cached_from"])
-
-    def started(self) -> bool:
-        """True once an attempt has begun."""
-        return self._row()["started_at"] is not None
-
-    def elapsed(self) -> float:
-        """Seconds since the start, until the end once it has ended; -1 before the start."""
-        row = self._row()
-        if row["started_at"] is None:
-            return -1.0
-        return float(max(0.0, (row["ended_at"] or time.time()) - row["started_at"]))
-
-    def times(self) -> tuple[float | None, float | None]:
-        """When the last attempt began and when the task ended, seconds since 1970."""
-        row = self._row()
-        return row["started_at"], row["ended_at"]
-
-    def abort(self) -> None:
-        """Stop it. Transaction effect: one durable commit."""
-        tasks.abort(self._store, [self._id])
-
-    def wait(
-        self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False
-    ) -> bool:
-        """Wait for its end, at most `timeout` minutes; True if it has ended."""
-        return inline.wait(self._store, self.is_stopped, None if timeout is None else timeout * 60.0)
-
-    def get_metric(self, title: str, series: str) -> tuple[float, float, float]:
-        """(min, max, last) of a metric; zeros if nothing was reported."""
-        values = [
-            row["value"]
-            for row in records.points(self._store, self._id)
-            if row["title"] == title and row["series"] == series and row["value"] is not None
-        ]
-        return (min(values), max(values), values[-1]) if values else (0.0, 0.0, 0.0)
 
 
 class Node:
@@ -163,7 +59,7 @@ class Node:
         self.skip_children_on_fail = True
         self.stage: str | None = None
         self.job_code_section: str | None = None
-        self.job: Job | None = None
+        self.job: ClearmlJob | None = None
         self.job_type: str | None = None
         self.seen_event = 0
         self.shown_status = "pending"
@@ -183,7 +79,7 @@ class Node:
         node.continue_on_fail = step.spec.tolerated
         node.timeout = step.spec.time_limit_s
         node.job_type = step.spec.task_type
-        node.job = Job(run.store, step.id, step.uid)
+        node.job = ClearmlJob._of(run.store, step.id, step.uid)
         rows = run.store.database.rows(
             "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'", (step.id,)
         )
@@ -195,7 +91,7 @@ class Node:
         self._run, self._step = run, step
         self.queue = self.queue or run.options.default_queue
         self.job_type = step.spec.task_type
-        self.job = Job(run.store, step.id, step.uid, self.overrides if self.base_task_id else None)
+        self.job = ClearmlJob._of(run.store, step.id, step.uid, self.overrides if self.base_task_id else None)
         return self
 
     @property
@@ -217,12 +113,12 @@ class Node:
     @property
     def job_started(self) -> float | None:
         """When its last attempt began, seconds since 1970; None before."""
-        return None if self.job is None else self.job.times()[0]
+        return None if self.job is None else self.job._times()[0]
 
     @property
     def job_ended(self) -> float | None:
         """When it ended, seconds since 1970; None before."""
-        return None if self.job is None else self.job.times()[1]
+        return None if self.job is None else self.job._times()[1]
 
     def copy(self) -> Node:
         """A copy without the job (ClearML's rule)."""

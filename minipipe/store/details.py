@@ -28,6 +28,17 @@ def task_by_uid(store: Store, uid: str | None) -> sqlite3.Row | None:
     return store.database.row("SELECT * FROM task WHERE uid = ?", (uid,)) if uid is not None else None
 
 
+def code_links(store: Store, task_id: int) -> tuple[str, list[sqlite3.Row]]:
+    """(digest of a task's code or "None", role, name and content of what it is given): what a copy of it would run."""
+    row = task_by_id(store, task_id)
+    links = store.database.rows(
+        "SELECT role, name, coalesce(digest, '') AS digest FROM artifact WHERE task_id = ? AND role <> 'output'"
+        " ORDER BY role, name",
+        (task_id,),
+    )
+    return str(row and row["code_key"]), links
+
+
 def label_of(store: Store, task: sqlite3.Row) -> str:
     """``8b0e44d1/train`` for a step, ``8b0e44d1`` for everything else."""
     run = task_by_id(store, task["parent_id"])

@@ -7,6 +7,7 @@ steps completes in one go without touching the stack limit.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterable
 
@@ -96,6 +97,31 @@ def _resolve(store: Store, connection: sqlite3.Connection, task: sqlite3.Row) ->
         for place in sorted(told):
             parts += ("/".join(place), told[place])
     return hashing.combine("step", task["key_base"], *parts)
+
+
+def serve_draft(store: Store, task_id: int, key_base: str) -> bool:
+    """Complete a copy of a task with the results of an equal earlier one; without one it stays a draft that will serve others.
+
+    Args:
+        store: where it is.
+        task_id: a draft with a template; what it is told may not change any more.
+        key_base: digest of its code.
+
+    Returns:
+        True if it was served.
+
+    Transaction effect: one durable commit.
+    """
+    now = time.time()
+    with store.database.write() as connection:
+        connection.execute("UPDATE task SET use_cache = 1, key_base = ? WHERE id = ? AND status = 'created'", (key_base, task_id))
+        task = connection.execute("SELECT * FROM task WHERE id = ? AND status = 'created'", (task_id,)).fetchone()
+        key = _resolve(store, connection, task) if task is not None else None
+        if not key or cache.lookup(store, connection, key, now) is None:
+            return False
+        connection.execute("UPDATE task SET status = 'pending', updated_at = ? WHERE id = ?", (now, task_id))
+        promote(store, connection, [task_id], now)
+    return True
 
 
 def _fail_launch(connection: sqlite3.Connection, task_id: int, trouble: str, now: float) -> None:

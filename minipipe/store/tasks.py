@@ -382,14 +382,18 @@ def answer_retry(store: Store, task_id: int, again: bool) -> None:
         promote.settle(store, connection, task_id, states.FAILED, now)
 
 
-def enqueue(store: Store, task_id: int, queue: str, session: str = "") -> None:
+def enqueue(store: Store, task_id: int, queue: str, session: str = "", private: bool = False) -> None:
     """Put a created, failed or stopped task into a queue, making the queue if need be.
+
+    What goes to ``services`` takes no slot of a worker, as a controller (ClearML's services mode): a schedule or a search that
+    waits for its tasks would else keep the slot that they need.
 
     Args:
         store: where the task is.
         task_id: its row.
         queue: name of the queue.
         session: the command whose workers serve it if nobody else does.
+        private: nobody else may serve it.
 
     Raises:
         IllegalMove: the task is in another status.
@@ -398,16 +402,17 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "") -> None:
     """
     now = time.time()
     with store.database.write() as connection:
-        task = connection.execute("SELECT uid, status, parent_id FROM task WHERE id = ?", (task_id,)).fetchone()
+        task = connection.execute("SELECT uid, status, parent_id, use_cache FROM task WHERE id = ?", (task_id,)).fetchone()
         if task["status"] not in (states.CREATED, states.FAILED, states.STOPPED):
             raise errors.IllegalMove(f"task {task['uid'][:8]} is {task['status']} and cannot become queued")
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
         connection.execute(
             "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0,"
-            " session = CASE WHEN ? = '' THEN session ELSE ? END WHERE id = ?",
-            (queue, session, session, task_id),
+            " session = CASE WHEN ? = '' THEN session ELSE ? END, private = ?,"
+            " controller = CASE WHEN run_name IS NULL THEN ? = 'services' ELSE controller END WHERE id = ?",
+            (queue, session, session, int(private), queue, task_id),
         )
-        if task["status"] == states.CREATED and task["parent_id"] is not None:
+        if task["status"] == states.CREATED and (task["parent_id"] is not None or task["use_cache"]):
             # A step that was a draft: its parents are awaited and its references resolved as for any other.
             connection.execute("UPDATE task SET status = 'pending', updated_at = ? WHERE id = ?", (now, task_id))
             promote.promote(store, connection, [task_id], now)
