@@ -21,6 +21,28 @@ _HOMES = {
     "resolve": "minipipe.sdk.proxy",
     "TaskTypes": "minipipe.states",
     "Store": "minipipe.store.home",
+    "BaseJob": "minipipe.sdk.automation.job",
+    "ClearmlJob": "minipipe.sdk.automation.job",
+    "LocalClearmlJob": "minipipe.sdk.automation.job",
+    "RunningJob": "minipipe.sdk.automation.job",
+    "Monitor": "minipipe.sdk.automation.monitor",
+    "MultiObjective": "minipipe.sdk.automation.objective",
+    "Objective": "minipipe.sdk.automation.objective",
+    "HyperParameterOptimizer": "minipipe.sdk.automation.optimizer",
+    "DiscreteParameterRange": "minipipe.sdk.automation.parameters",
+    "LogUniformParameterRange": "minipipe.sdk.automation.parameters",
+    "Parameter": "minipipe.sdk.automation.parameters",
+    "ParameterSet": "minipipe.sdk.automation.parameters",
+    "RandomSeed": "minipipe.sdk.automation.parameters",
+    "UniformIntegerParameterRange": "minipipe.sdk.automation.parameters",
+    "UniformParameterRange": "minipipe.sdk.automation.parameters",
+    "TaskScheduler": "minipipe.sdk.automation.scheduler",
+    "GridSearch": "minipipe.sdk.automation.searches",
+    "RandomSearch": "minipipe.sdk.automation.searches",
+    "SearchStrategy": "minipipe.sdk.automation.strategy",
+    "TriggerScheduler": "minipipe.sdk.automation.trigger",
+    "Dataset": "minipipe.sdk.dataset",
+    "APIClient": "minipipe.sdk.api_client",
     "MinipipeError": "minipipe.errors",
     "UsageError": "minipipe.errors",
     "NotSupported": "minipipe.errors",
@@ -30,7 +52,26 @@ _HOMES = {
 
 if TYPE_CHECKING:
     from minipipe.errors import MinipipeError, NotSupported, RunFailed, StepFailed, UsageError
+    from minipipe.sdk.api_client import APIClient
+    from minipipe.sdk.automation.job import BaseJob, ClearmlJob, LocalClearmlJob, RunningJob
+    from minipipe.sdk.automation.monitor import Monitor
+    from minipipe.sdk.automation.objective import MultiObjective, Objective
+    from minipipe.sdk.automation.optimizer import HyperParameterOptimizer
+    from minipipe.sdk.automation.parameters import (
+        DiscreteParameterRange,
+        LogUniformParameterRange,
+        Parameter,
+        ParameterSet,
+        RandomSeed,
+        UniformIntegerParameterRange,
+        UniformParameterRange,
+    )
+    from minipipe.sdk.automation.scheduler import TaskScheduler
+    from minipipe.sdk.automation.searches import GridSearch, RandomSearch
+    from minipipe.sdk.automation.strategy import SearchStrategy
+    from minipipe.sdk.automation.trigger import TriggerScheduler
     from minipipe.sdk.controller import PipelineController
+    from minipipe.sdk.dataset import Dataset
     from minipipe.sdk.decorator import PipelineDecorator, component, pipeline
     from minipipe.sdk.logger import Logger
     from minipipe.sdk.proxy import resolve
@@ -40,17 +81,39 @@ if TYPE_CHECKING:
     from minipipe.store.home import Store
 
 __all__ = [
+    "APIClient",
+    "BaseJob",
+    "ClearmlJob",
+    "Dataset",
+    "DiscreteParameterRange",
+    "GridSearch",
+    "HyperParameterOptimizer",
+    "LocalClearmlJob",
+    "LogUniformParameterRange",
     "Logger",
     "MinipipeError",
+    "Monitor",
+    "MultiObjective",
     "NotSupported",
+    "Objective",
+    "Parameter",
+    "ParameterSet",
     "PipelineController",
     "PipelineDecorator",
+    "RandomSearch",
+    "RandomSeed",
     "RunFailed",
+    "RunningJob",
+    "SearchStrategy",
     "StepFailed",
     "StorageManager",
     "Store",
     "Task",
+    "TaskScheduler",
     "TaskTypes",
+    "TriggerScheduler",
+    "UniformIntegerParameterRange",
+    "UniformParameterRange",
     "UsageError",
     "component",
     "pipeline",

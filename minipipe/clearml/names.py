@@ -57,6 +57,7 @@ HOMES: dict[str, str] = {
     "Artifact": "minipipe.sdk.artifact",
     "SeriesInfo": "minipipe.sdk.figures",
     "LazyEvalWrapper": "minipipe.sdk.proxy",
+    "OptimizerOptuna": "minipipe.sdk.automation.optuna",
     "TaskParameters": "minipipe.sdk.parameter_class",
     "param": "minipipe.sdk.parameter_class",
     "percent_param": "minipipe.sdk.parameter_class",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,16 @@ def code_links(store: Store, task_id: int) -> tuple[str, list[sqlite3.Row]]:
         (task_id,),
     )
     return str(row and row["code_key"]), links
+
+
+def run_by_agents(store: Store, task_ids: Iterable[int]) -> set[int]:
+    """Row ids of those tasks whose last attempt a worker ran, and not the process that made them."""
+    rows = store.database.rows(
+        "SELECT t.id, (SELECT w.kind FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id"
+        " AND e.new = 'in_progress' ORDER BY e.id DESC LIMIT 1) AS kind FROM task t WHERE t.id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(task_ids)),),
+    )
+    return {row["id"] for row in rows if row["kind"] == "agent"}
 
 
 def label_of(store: Store, task: sqlite3.Row) -> str:

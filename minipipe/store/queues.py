@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import shlex
 import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from minipipe import errors, states
 from minipipe.chance import fresh_id
@@ -61,6 +63,23 @@ def queues(store: Store, living: Sequence[LiveWorker]) -> list[QueueView]:
         names = tuple(worker.name for worker in servers(living, name))
         found.append(QueueView(name, bool(row["paused"]), number, running.get(name, 0), since, names))
     return found
+
+
+def entries(store: Store) -> list[dict[str, Any]]:
+    """All queues by name: ``id``, ``name``, ``created`` (UTC), ``entries`` (ids of the tasks that wait, first come first)."""
+    waiting: dict[str, list[str]] = {}
+    sql = "SELECT queue, uid FROM task WHERE status = 'queued' ORDER BY priority DESC, ticket, id"
+    for row in store.database.rows(sql):
+        waiting.setdefault(row["queue"], []).append(row["uid"])
+    return [
+        {
+            "id": row["uid"],
+            "name": row["name"],
+            "created": datetime.datetime.fromtimestamp(row["created_at"], datetime.UTC),
+            "entries": waiting.get(row["name"], []),
+        }
+        for row in store.database.rows("SELECT * FROM queue ORDER BY name")
+    ]
 
 
 def start_hint(queue: str) -> str:

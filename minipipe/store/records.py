@@ -171,6 +171,7 @@ def add_tags(store: Store, task_id: int, tags: list[str]) -> None:
     """Tag a task. Transaction effect: one durable commit."""
     with store.database.write() as connection:
         connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, 0)", [(task_id, tag) for tag in tags])
+        connection.execute("UPDATE task SET updated_at = ? WHERE id = ?", (time.time(), task_id))
 
 
 def points(store: Store, task_id: int) -> list[sqlite3.Row]:

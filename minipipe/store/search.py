@@ -111,7 +111,7 @@ def find(
     if name is not None:
         query.add("t.name = ?", name)
     if pattern is not None:
-        match = _expression(pattern)
+        match = expression(pattern)
         query.keep.append(lambda row: match.search(row["name"]) is not None)
     if tags:
         _tags(query, tags, 0)
@@ -170,6 +170,13 @@ def parent_of(store: Store, task_id: int) -> str | None:
     return None if found is None else str(found["uid"])
 
 
+def projects(store: Store) -> list[sqlite3.Row]:
+    """All projects: ``uid``, ``name``, and how many ``tasks`` each has, by name."""
+    return store.database.rows(
+        "SELECT p.id, p.uid, p.name, (SELECT count(*) FROM task t WHERE t.project_id = p.id) AS tasks FROM project p ORDER BY p.name"
+    )
+
+
 def missing_projects(store: Store, names: Iterable[str]) -> list[str]:
     """Those of the names that no project has."""
     return [name for name in names if store.database.row("SELECT 1 FROM project WHERE name = ?", (name,)) is None]
@@ -191,7 +198,12 @@ def _listed(value: Any) -> list[str]:
     return [str(each) for each in value] if isinstance(value, (list, tuple, set, frozenset)) else [str(value)]
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def expression(pattern: str) -> re.Pattern[str]:
+    """A regular expression.
+
+    Raises:
+        UsageError: it is none.
+    """
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -230,7 +242,7 @@ def _parents(query: _Query, value: Any) -> None:
 
 
 def _named(query: _Query, value: Any) -> None:
-    match = _expression(str(value))
+    match = expression(str(value))
     query.keep.append(lambda row: match.search(row["name"]) is not None)
 
 
@@ -270,7 +282,7 @@ def _pattern(decide: Callable[[Iterable[bool]], bool]) -> Callable[[_Query, Any]
     def add(query: _Query, value: Any) -> None:
         if not isinstance(value, Mapping) or set(value) != {"fields", "pattern"}:
             raise errors.UsageError(f"{value!r} is no pattern for task_filter", hint="dict(fields=['name'], pattern='…')")
-        match, fields = _expression(str(value["pattern"])), _listed(value["fields"])
+        match, fields = expression(str(value["pattern"])), _listed(value["fields"])
         for name in fields:
             if name not in _TEXTS:
                 raise errors.UsageError(f"task_filter has no text {name!r} to match", f"it has {', '.join(_TEXTS)}")
@@ -365,6 +377,10 @@ _KEYS: dict[str, Callable[[_Query, Any], None]] = {
     "page": _page,
     "page_size": _page_size,
     "status_changed": _changed(_MOVED),
+    "last_update": _changed("t.updated_at"),
+    "created": _changed("t.created_at"),
+    "started": _changed("t.started_at"),
+    "completed": _changed("t.ended_at"),
     "_all_": _pattern(all),
     "_any_": _pattern(any),
 }

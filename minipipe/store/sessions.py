@@ -189,3 +189,14 @@ def changed_since(store: Store, event: int) -> list[sqlite3.Row]:
         " ON e.task_id = t.id WHERE t.parent_id IS NULL ORDER BY e.first",
         (event,),
     )
+
+
+def moved_since(store: Store, event: int) -> tuple[list[str], int]:
+    """(ids of the tasks whose status changed since event number `event`, number to go on from)."""
+    newest = last_event(store)
+    rows = store.database.rows(
+        "SELECT t.uid, max(e.id) AS event FROM event e JOIN task t ON t.id = e.task_id WHERE e.id > ? AND e.id <= ?"
+        " AND e.kind = 'status' GROUP BY t.id ORDER BY event",
+        (event, newest),
+    )
+    return [row["uid"] for row in rows], newest

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipipe import errors, settings, states
-from minipipe.sdk import local, notice, session, template_key
+from minipipe.sdk import inline, local, notice, session, template_key
 from minipipe.sdk.task import Task
 from minipipe.store import details, edits, objectives, promote, records, tasks
 from minipipe.store.home import Store
@@ -162,7 +162,7 @@ class BaseJob:
         self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False
     ) -> bool:
         """Wait for its end, at most `timeout` minutes; True if it has ended. Woken by change, whatever `pool_period` says."""
-        return tasks.wait(self._owner.store, self.is_stopped, None if timeout is None else timeout * 60.0)
+        return inline.wait(self._owner.store, self.is_stopped, None if timeout is None else timeout * 60.0)
 
     def delete(self) -> bool:
         """Remove its task before it is launched. Returns False if there is none, or an earlier task serves it.
