@@ -176,6 +176,22 @@ class BaseJob:
         self.task = None  # type: ignore[assignment]
         return True
 
+    @classmethod
+    def register_hashing_callback(cls, *args: Any, **kwargs: Any) -> None:
+        """Not offered: what decides whether an earlier task may serve is fixed (see "cache key" in the README)."""
+        raise errors.NotSupported(
+            "BaseJob.register_hashing_callback is not offered by minipipe",
+            "the cache key is the code and all that a task is told",
+            "add an argument: it goes into the key",
+        )
+
+    @staticmethod
+    def get_metric_req_params(*args: Any, **kwargs: Any) -> None:
+        """Not offered: there are no requests to a server."""
+        raise errors.NotSupported(
+            "BaseJob.get_metric_req_params is not offered by minipipe", "there is no server", "get_metric(title, series)"
+        )
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.task!r}>"
 
