@@ -108,7 +108,7 @@ def begin(
         )
         task_id = tasks.submit(store, new).id
     else:
-        edits.renew(store, task_id, entry, settings, forget=anew)
+        edits.renew(store, task_id, entry, settings, forget=anew, session=session.name())
     lease = edits.start(store, task_id, session.registration(store).id, force=True)
     context.set_running(
         context.Running(store.path, lease, lease.uid, lease.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), False)

@@ -195,7 +195,9 @@ def reset(store: Store, task_id: int, force: bool = False) -> None:
         _to_draft(connection, task_id, keep_results=False)
 
 
-def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any], forget: bool) -> None:
+def renew(
+    store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any], forget: bool, session: str = ""
+) -> None:
     """Make an ended task ready for another go of its script.
 
     Args:
@@ -204,6 +206,7 @@ def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
         entry: what it runs now.
         settings: recorded arguments, beside those that it has.
         forget: results, parameters and configuration go, as if it were new.
+        session: the command that it belongs to now.
 
     Raises:
         IllegalMove: it is published, or runs.
@@ -220,7 +223,8 @@ def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
             connection.execute("DELETE FROM configuration WHERE task_id = ?", (task_id,))
         kept = {} if forget else json.loads(row["settings"])
         connection.execute(
-            "UPDATE task SET entry = ?, settings = ? WHERE id = ?", (json.dumps(entry), json.dumps({**kept, **settings}), task_id)
+            "UPDATE task SET entry = ?, settings = ?, session = ? WHERE id = ?",
+            (json.dumps(entry), json.dumps({**kept, **settings}), session, task_id),
         )
 
 

@@ -19,6 +19,11 @@ _ON_ITS_OWN = (
     "NOT EXISTS (SELECT 1 FROM task r LEFT JOIN task g ON g.id = r.parent_id"
     " WHERE r.id = t.parent_id AND (r.run_name IS NOT NULL OR g.run_name IS NOT NULL))"
 )
+# Also an older task that the command began again or enqueued. By number, for what is older than the command costs nothing then.
+_MINE = (
+    "t.session = :session AND (t.id > :after OR t.id IN"
+    " (SELECT e.task_id FROM event e WHERE e.id > :event AND e.new IN ('queued', 'in_progress')))"
+)
 _OPEN = "('pending', 'queued', 'in_progress')"
 _ENDED = "('completed', 'failed', 'stopped', 'skipped')"
 
@@ -42,7 +47,8 @@ class Scope:
     @property
     def values(self) -> dict[str, Any]:
         """Values of the statements' parameters."""
-        return {"session": self.session, "after": self.after, "runs": json.dumps([run for run, _ in self.runs])}
+        runs = json.dumps([run for run, _ in self.runs])
+        return {"session": self.session, "after": self.after, "event": self.event, "runs": runs}
 
 
 def scope_from_now(store: Store | None, session: str, runs: tuple[tuple[int, int], ...] = ()) -> Scope:
@@ -63,8 +69,8 @@ def runs(store: Store, scope: Scope) -> list[sqlite3.Row]:
         " AND e.kind = 'status' AND e.new = 'in_progress' ORDER BY e.id DESC LIMIT 1) AS executor"
         " FROM task t JOIN project p ON p.id = t.project_id WHERE"
         f" (t.parent_id IS NULL OR ({_ON_ITS_OWN} AND EXISTS (SELECT 1 FROM task u WHERE u.id = t.parent_id"
-        " AND (u.id <= :after OR u.status = 'created'))))"
-        " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session)) ORDER BY t.id",
+        " AND (u.session <> :session OR u.status = 'created'))))"
+        f" AND (t.id IN (SELECT value FROM json_each(:runs)) OR ({_MINE})) ORDER BY t.id",
         scope.values,
     )
 
@@ -73,7 +79,7 @@ def open_runs(store: Store, scope: Scope) -> list[int]:
     """Row ids of the scope's tasks that wait or run, without the steps of runs."""
     rows = store.database.rows(
         f"SELECT t.id FROM task t WHERE t.status IN {_OPEN} AND {_ON_ITS_OWN}"
-        " AND (t.id IN (SELECT value FROM json_each(:runs)) OR (t.id > :after AND t.session = :session))",
+        f" AND (t.id IN (SELECT value FROM json_each(:runs)) OR ({_MINE}))",
         scope.values,
     )
     return [row["id"] for row in rows]

@@ -43,7 +43,10 @@ class BaseScheduler:
         self._period_s = (pooling_frequency_minutes or sync_frequency_minutes) * 60.0
         current = None if force_create_task_name else Task.current_task()
         self._task = current or Task.init(
-            force_create_task_project or "DevOps", force_create_task_name or "Scheduler", states.TaskTypes.service
+            force_create_task_project or "DevOps",
+            force_create_task_name or "Scheduler",
+            states.TaskTypes.service,
+            reuse_last_task_id=False,
         )
         self._threads: dict[str, threading.Thread] = {}
         self._known: dict[str, str] = {}
