@@ -195,9 +195,7 @@ def reset(store: Store, task_id: int, force: bool = False) -> None:
         _to_draft(connection, task_id, keep_results=False)
 
 
-def renew(
-    store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any], forget: bool, session: str = ""
-) -> None:
+def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any], forget: bool, session: str = "") -> None:
     """Make an ended task ready for another go of its script.
 
     Args:
