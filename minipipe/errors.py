@@ -18,6 +18,7 @@
     │   ├── StoreUnwritable             permission or read-only file system
     │   ├── StoreMoved                  renamed, replaced or deleted under a running process
     │   ├── NetworkDisk                 a file system without working locks
+    │   ├── BundleError                 a file to import cannot be used or is not trusted
     │   ├── DiskFull                    no space left
     │   ├── SqliteTooOld                the SQLite library lacks what the store needs
     │   └── ForkedConnection            a connection was used in a process that did not open it
@@ -152,6 +153,10 @@ class StoreMoved(StoreError):
 
 class NetworkDisk(StoreError):
     """The store lies on a file system on which SQLite's locks cannot be trusted."""
+
+
+class BundleError(StoreError):
+    """A file to import is no bundle, was cut or altered, is newer, or holds pickles and is not trusted; nothing was stored."""
 
 
 class DiskFull(StoreError):

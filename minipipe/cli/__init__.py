@@ -55,6 +55,8 @@ VERBS = {
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
     "doctor": Verb("minipipe.cli.doctor:doctor", "Keep", "Check the store and its surroundings."),
     "gc": Verb("minipipe.cli.gc:gc", "Keep", "Remove what nothing needs, and give its room back."),
+    "export": Verb("minipipe.cli.bundle:export", "Keep", "Write runs to one file that another store can take in."),
+    "import": Verb("minipipe.cli.bundle:import_", "Keep", "Take in the runs of a file that export wrote."),
     "du": Verb("minipipe.cli.du:du", "Keep", "Show what takes how much room."),
 }
 _GROUPS = ("Run", "Look", "Serve", "Keep")

@@ -10,13 +10,12 @@ import click
 
 from minipipe import settings
 from minipipe.cli import output
+from minipipe.cli.meter import Meter
 from minipipe.cli.output import Output
 from minipipe.cli.status import span
 from minipipe.engine.worker import sweep
 from minipipe.store import collect, upkeep, workers
 from minipipe.store.retention import Rule
-
-_PROGRESS_AFTER_S = 1.0
 
 
 @click.command()
@@ -51,9 +50,8 @@ def gc(out: Output, keep_runs: int | None, older_than: str | None, dry_run: bool
         if act:
             found = settings.load_settings()
             workers.reap(store, found.max_crashes, sweep)  # the locks of the dead are litter after that
-            meter = _Meter()
-            done = upkeep.carry_out(store, planned, meter.tell, int(found.log_limit_mb * 1_000_000))
-            meter.clear()
+            with Meter("collecting") as meter:
+                done = upkeep.carry_out(store, planned, meter.tell, int(found.log_limit_mb * 1_000_000))
         _report(out, rule, planned, done)
     if done is not None and not done.ballast:
         output.note("the disk is still too full for the store's reserve (4 MB)", "warning")
@@ -150,25 +148,3 @@ def _document(rule: Rule, planned: upkeep.Plan, done: upkeep.Done | None) -> dic
     if done is not None:
         document |= {"freed": dict(done.freed.number), "freed_bytes": done.freed.total, "database_bytes": done.database}
     return document
-
-
-class _Meter:
-    """One line on a terminal that says how far it is, once it takes longer than a second."""
-
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._last = 0.0
-        self._shown = False
-
-    def tell(self, what: str, number: int) -> None:
-        """So many of a kind went so far."""
-        now = time.monotonic()
-        if not output.is_terminal(sys.stderr) or now - self._begin < _PROGRESS_AFTER_S or now - self._last < 0.25:
-            return
-        self._last, self._shown = now, True
-        print(f"\r\x1b[Kcollecting: {number} {what}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import Filled
 
-from minipipe.cli import gc as verb
-from minipipe.cli import output, root
+from minipipe.cli import meter, output, root
 from minipipe.store import edits, workers
 from minipipe.store.home import BALLAST_BYTES
 from tests.faults.sane import sane
@@ -116,13 +115,15 @@ def test_the_tasks_of_the_dead_go_back_before_their_locks_go(filled: Filled, cli
     assert not dead.lock.path.exists()
 
 
-def test_a_long_collection_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_takes_long_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(output, "is_terminal", lambda stream: True)
-    monkeypatch.setattr(verb, "_PROGRESS_AFTER_S", 0.0)
-    meter = verb._Meter()
-    meter.tell("blobs", 100)
-    meter.tell("blobs", 200)  # at most four times a second
-    meter.clear()
+    with meter.Meter("collecting") as quick:
+        quick.tell("blobs", 1)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(meter, "AFTER_S", 0.0)
+    with meter.Meter("collecting") as long:
+        long.tell("blobs", 100)
+        long.tell("blobs", 200)  # at most four times a second
     assert capfd.readouterr().err == "\r\x1b[Kcollecting: 100 blobs\r\x1b[K"
 
 
@@ -156,3 +157,49 @@ def test_du_by_run_tells_shared_bytes_from_own_ones(filled: Filled, runs: list[s
         (30_000, 0),
     ]
     assert found[0]["status"] == "in_progress" and found[1]["log_bytes"] > 0
+
+
+# -- export, import -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_travels_to_another_store_by_two_commands(filled: Filled, runs: list[str], cli: Invoke, tmp_path: Path) -> None:
+    name = filled.store.database.rows("SELECT run_name FROM task WHERE uid = ?", (runs[0],))[0][0]
+    done = cli("export", name)
+    path = f"minipipe-{name}-{runs[0][:8]}.zip"
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{path}\n", "")
+    assert cli("export", name).exit_code == 2
+    assert cli("export", name, "--force", "-q").stdout == f"{path}\n"
+    there = str(tmp_path / "there")
+    arrived = cli("--home", there, "import", path)
+    assert (arrived.exit_code, arrived.stdout) == (0, f"{runs[0][:8]} {name}, imported\n")
+    assert cli("--home", there, "import", path).stdout == f"{runs[0][:8]} {name}, already here, nothing changed\n"
+    assert json.loads(cli("--home", there, "import", path, "--json").stdout) == {
+        "runs": [{"id": runs[0], "name": name, "new": False}]
+    }
+    assert cli("--home", there, "logs", f"{name}/train").stdout == "hello\n"
+    assert cli("--home", there, "get", f"{name}/train/model", "-o", "model.bin").exit_code == 0
+    assert Path("model.bin").read_bytes() == bytes([0]) * 30_000
+
+
+def test_several_runs_go_into_one_file(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    found = json.loads(cli("export", runs[2], runs[0], "-o", "two.zip", "--json").stdout)
+    assert (found["path"], found["runs"], found["along"], found["pickles"]) == ("two.zip", [runs[2], runs[0]], [], 0)
+
+
+def test_a_file_that_is_refused_makes_no_store_and_is_exit_4(
+    filled: Filled, runs: list[str], cli: Invoke, tmp_path: Path
+) -> None:
+    run = filled.run()
+    filled.step(run, "train")
+    filled.finish(filled.claim(), model={1, 2})
+    filled.end(run)
+    exported = cli("export", run.uid, "-o", "pickled.zip")
+    assert "note: 1 pickled value" in exported.stderr.replace("values", "value")
+    there = tmp_path / "there"
+    for path, words in (("pickled.zip", "minipipe import pickled.zip --trust-pickle"), ("model.bin", "export it again")):
+        Path("model.bin").write_bytes(b"no zip")
+        refused = cli("--home", str(there), "import", path)
+        assert (refused.exit_code, refused.stdout) == (4, "") and words in refused.stderr
+    assert cli("--home", str(there), "import", "none.zip").exit_code == 3
+    assert not there.exists()
+    assert cli("--home", str(there), "import", "pickled.zip", "--trust-pickle").exit_code == 0
