@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from minipipe import __version__
 from minipipe.cli import output
 from minipipe.cli.meter import Meter
 from minipipe.cli.output import Output
@@ -32,7 +33,7 @@ def export(out: Output, names: tuple[str, ...], path: str | None, force: bool) -
     runs = [lookup.find_run(store, name) for name in names]
     target = Path(path) if path is not None else Path(f"minipipe-{runs[0]['run_name']}-{runs[0]['uid'][:8]}.zip")
     with Meter("exporting") as meter:
-        done = bundle.export(store, [run["id"] for run in runs], target, force, meter.tell)
+        done = bundle.export(store, [run["id"] for run in runs], target, force, meter.tell, __version__)
     if out.json:
         document = {
             "path": str(done.path),

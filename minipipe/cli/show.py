@@ -12,7 +12,7 @@ import click
 from minipipe import errors, states
 from minipipe.cli import lines, output
 from minipipe.cli.output import Output
-from minipipe.store import details, lookup, presence, reasons, records, views
+from minipipe.store import details, lookup, presence, reasons, records, surroundings, views
 from minipipe.store.details import elapsed_s, error_of
 from minipipe.store.home import Store
 
@@ -198,7 +198,7 @@ def _code(store: Store, out: Output, task: sqlite3.Row) -> None:
 
 def _env(store: Store, out: Output, task: sqlite3.Row) -> None:
     entry = json.loads(task["entry"])
-    facts = details.surroundings_of(store, task["id"], entry)
+    facts = surroundings.surroundings_of(store, task["id"], entry)
     if out.json:
         output.print_json({"id": task["uid"], "environment": facts}, line=out.format == "jsonl")
         return

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from blake3 import blake3
 
-from minipipe import __version__, errors
+from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.store import blobs, bundle_rows, codec, schema
 from minipipe.store.database import mapped
@@ -59,7 +59,12 @@ def seal(manifest: dict[str, Any]) -> str:
 
 
 def export(
-    store: Store, run_ids: Sequence[int], path: Path, force: bool, tell: Callable[[str, int], None] = lambda what, done: None
+    store: Store,
+    run_ids: Sequence[int],
+    path: Path,
+    force: bool,
+    tell: Callable[[str, int], None] = lambda what, done: None,
+    version: str = "",
 ) -> Exported:
     """Write runs with all that belongs to them.
 
@@ -69,6 +74,7 @@ def export(
         path: the file to write.
         force: replace what is there.
         tell: called with what is being written and how many so far.
+        version: of the minipipe that writes it, for whoever cannot read it.
 
     Raises:
         UsageError: a run has not ended, or the file exists.
@@ -81,7 +87,7 @@ def export(
     draft = path.with_name(f".{fresh_id()[:16]}.part")
     try:
         with mapped(path), _replaced(draft, path), zipfile.ZipFile(draft, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            pickles = _write(store, chosen, archive, tell)
+            pickles = _write(store, chosen, archive, tell, version)
     except FileNotFoundError as error:
         raise errors.NotFound(f"cannot write {path}", error.strerror or "", "is there such a folder?") from None
     asked = len(dict.fromkeys(run_ids))
@@ -100,7 +106,9 @@ def _replaced(draft: Path, path: Path) -> Iterator[None]:
         draft.unlink(missing_ok=True)
 
 
-def _write(store: Store, chosen: bundle_rows.Selection, archive: zipfile.ZipFile, tell: Callable[[str, int], None]) -> int:
+def _write(
+    store: Store, chosen: bundle_rows.Selection, archive: zipfile.ZipFile, tell: Callable[[str, int], None], version: str
+) -> int:
     members: dict[str, list[Any]] = {}
     digests: dict[str, None] = {}
     logs: list[tuple[str, int]] = []
@@ -127,7 +135,7 @@ def _write(store: Store, chosen: bundle_rows.Selection, archive: zipfile.ZipFile
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "schema": schema.VERSION,
-        "minipipe": __version__,
+        "minipipe": version,
         "runs": [{"id": uid, "name": shown[uid]} for uid in chosen.uids],
         "tasks": tasks,
         "pickles": pickles,
