@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +23,15 @@ FLAGS = (
     " --remote-debugging-pipe"
 ).split()
 
+# The browser reads commands from descriptor 3 and writes answers to 4; our pipes may have any number, these two included.
+_LAUNCH = """
+import fcntl, os, sys
+given = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+for place, descriptor in enumerate(given, 3):
+    os.dup2(descriptor, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find() -> str | None:
     """The path of a Chromium, None if there is none."""
@@ -35,10 +45,8 @@ class Chromium:
         self._profile = tempfile.mkdtemp(prefix="minipipe-chromium-")
         ours_in, theirs_out = os.pipe()
         theirs_in, self._out = os.pipe()
-        # The browser reads commands from descriptor 3 and writes answers to 4. A shell puts our pipes there.
-        command = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
-            ["sh", "-c", command, "sh", path, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
+            [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), path, *FLAGS, f"--user-data-dir={self._profile}"],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
