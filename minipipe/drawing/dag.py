@@ -16,7 +16,8 @@ from minipipe.store.picture import Picture
 _HEIGHT = 48.0
 _NARROWEST, _WIDEST = 112.0, 216.0
 _MARGIN = 8.0
-_ROOM = 1080.0  # wider than this the arrows run downwards
+_ROOM = 1076.0  # wider than this the arrows run downwards
+_SHORTEST = 44.0  # of an arrow that runs across
 _CACHED = "↻"
 
 Anchor = Callable[[Box], str | None]
@@ -53,7 +54,11 @@ def svg(picture: Picture, name: str, anchor: Anchor = lambda box: None, folded: 
         max((w for w, box in zip(widths, boxes, strict=True) if box.layer == layer), default=0.0) for layer in range(count)
     ]
     gaps = [_gap(boxes, links, layer) for layer in range(count - 1)]
-    across = sum(columns) + sum(gaps) <= _ROOM
+    room = _ROOM - 2 * _MARGIN - sum(columns)
+    across = len(gaps) * _SHORTEST <= room
+    if across and sum(gaps) > room:
+        spare = sum(gap - _SHORTEST for gap in gaps)
+        gaps = [_SHORTEST + (gap - _SHORTEST) * (room - len(gaps) * _SHORTEST) / spare for gap in gaps]
     if across:
         depths, breadths = columns, [_HEIGHT + 8 * box.folded for box in boxes]
     else:
@@ -68,9 +73,10 @@ def svg(picture: Picture, name: str, anchor: Anchor = lambda box: None, folded: 
     for box, middle, wide in zip(boxes, placed.across, widths, strict=True):
         along, other = starts[box.layer], middle + _MARGIN
         corners.append((along, other - _HEIGHT / 2) if across else (other - wide / 2, along))
+    named = _named(links)
     arrows = [
-        _arrow(link, corners, widths, _through(bends, starts, depths, across), across)
-        for link, bends in zip(links, placed.bends, strict=True)
+        _arrow(link, corners, widths, _through(bends, starts, depths, across), across, place in named)
+        for place, (link, bends) in enumerate(zip(links, placed.bends, strict=True))
     ]
     size = (long, broad) if across else (broad, long)
     return element(
@@ -101,7 +107,20 @@ def _gap(boxes: Sequence[Box], links: Sequence[Link], layer: int) -> float:
         (width(_label(link), 11) for link in links if boxes[link.parent].layer == layer or boxes[link.child].layer == layer + 1),
         default=0.0,
     )
-    return min(150.0, max(56.0, widest + 34))
+    return min(150.0, max(52.0, widest + 28))
+
+
+def _named(links: Sequence[Link]) -> set[int]:
+    """Arrows that carry their names. Of three or more that spread from a box, or meet in one, with the same names: the middle one."""
+    found = {place for place, link in enumerate(links) if link.names}
+    for end in ("parent", "child"):
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for place in sorted(found):
+            groups.setdefault((getattr(links[place], end), links[place].names), []).append(place)
+        for members in groups.values():
+            if len(members) > 2:
+                found -= set(members) - {members[len(members) // 2]}
+    return found
 
 
 def _label(link: Link) -> str:
@@ -134,6 +153,7 @@ def _arrow(
     widths: Sequence[float],
     through: Sequence[tuple[float, float, float, float]],
     across: bool,
+    named: bool,
 ) -> tuple[Markup, Markup | None]:
     (px, py), (cx, cy) = corners[link.parent], corners[link.child]
     if across:
@@ -159,11 +179,13 @@ def _arrow(
     )
     kind = "mp-edge control" if link.control else "mp-edge"
     line = element("path", class_=kind, d="".join(path) + head)
-    if not link.names:
+    if not link.names or not named:
         return line, None
-    first, last = stops[-2], stops[-1]
+    # On the stretch that runs past other boxes if there is one: nothing else is there.
+    first, last = (stops[1], stops[2]) if through else (stops[0], stops[1])
     at = ((first[0] + last[0]) / 2, (first[1] + last[1]) / 2)
-    text = clipped(_label(link), 130.0, 11)
+    room = max(40.0, abs(last[0] - first[0]) - 14) if across else 130.0
+    text = clipped(_label(link), room, 11)
     full = element("title", ", ".join(link.names)) if text != ", ".join(link.names) else None
     return line, element("text", text, full, class_="mp-carried", x=at[0], y=at[1] + (-5 if across else 4), text_anchor="middle")
 
