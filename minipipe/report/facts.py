@@ -12,7 +12,21 @@ from typing import Any
 
 from minipipe import states
 from minipipe.report.shows import Gallery, Shown
-from minipipe.store import cache, compare, details, edits, environments, flows, logs, lookup, metrics, models, picture, records
+from minipipe.store import (
+    cache,
+    compare,
+    details,
+    edits,
+    environments,
+    flows,
+    logs,
+    lookup,
+    metrics,
+    models,
+    picture,
+    records,
+    surroundings,
+)
 from minipipe.store.home import Store
 from minipipe.store.metrics import Series
 from minipipe.store.picture import Node, Picture
@@ -153,7 +167,7 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
     anchors = {node.id: f"step-{number}" for number, node in enumerate(found.nodes, 1)}
     parent = details.task_by_id(store, run["template_id"])
     charts, singles = _measured(store, run["id"])
-    entry = json.loads(run["entry"])
+    known = surroundings.surroundings_of(store, run["id"], json.loads(run["entry"]))
     cells = _cells(store, run["id"])
     gallery = Gallery(options.images, run["run_name"])
     shows = gallery.of_task(store, run["id"])
@@ -174,9 +188,9 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
         shows=shows,
         models=_own_models(store, run["id"]),
         failure=details.error_of(run),
-        environment=tuple(_environment(entry)),
+        environment=tuple(_environment(known)),
         packages=tuple(_packages(store, found)),
-        git_diff=str(entry.get("diff") or ""),
+        git_diff=str(known.get("patch") or ""),
         anchors=anchors,
     )
 
@@ -327,28 +341,32 @@ def _compared(store: Store, parent: sqlite3.Row | None, run: sqlite3.Row) -> Com
     return Comparison(parent, rows, tuple(diff[:_DIFF_LINES]), len(diff) > _DIFF_LINES)
 
 
-# What of an entry is shown, and how it is called. Nothing else of a process's surroundings gets into a page.
+# What of a process's surroundings is shown; nothing else of them gets into a page.
 _SHOWN = (
     ("file", "script"),
     ("module", "module"),
+    ("qualname", "function"),
     ("cwd", "working directory"),
     ("argv", "arguments"),
     ("mode", "mode"),
     ("binary", "python"),
     ("python", "python"),
+    ("versions", "imported packages"),
+    ("environment", "environment"),
     ("repository", "repository"),
     ("branch", "branch"),
     ("commit", "commit"),
+    ("changes", "changes"),
 )
 
 
-def _environment(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _environment(known: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, word in _SHOWN:
-        value = entry.get(key)
+        value = known.get(key)
         if key == "argv" and isinstance(value, list):
             value = shlex.join(map(str, value[1:]))
         if value:
-            yield word, str(value)
+            yield word, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _packages(store: Store, found: Picture) -> Iterator[tuple[str, tuple[str, ...]]]:
