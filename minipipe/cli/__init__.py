@@ -36,6 +36,7 @@ class Verb(NamedTuple):  # dataclasses would be the most expensive import of `--
 
 VERBS = {
     "run": Verb("minipipe.cli.run:run", "Run", "Run a script, its pipelines and their steps."),
+    "rerun": Verb("minipipe.cli.rerun:rerun", "Run", "Start a new run from an old one, parameters changed."),
     "resume": Verb("minipipe.cli.resume:resume", "Run", "Go on with an ended run; finished steps stay."),
     "abort": Verb("minipipe.cli.abort:abort", "Run", "Stop runs or steps, with all their processes."),
     "status": Verb("minipipe.cli.status:status", "Look", "List runs, newest first."),

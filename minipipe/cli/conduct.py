@@ -43,6 +43,7 @@ class Order:
         detach: start no pool and do not wait.
         timeout_s: the runs are aborted after so long; None for never.
         traceback: "user" or "full".
+        source: text of the script; None for what its file holds.
         live: a block that is redrawn is allowed; not where steps run in this process and may be debugged.
     """
 
@@ -54,6 +55,7 @@ class Order:
     detach: bool = False
     timeout_s: float | None = None
     traceback: str = "user"
+    source: str | None = None
     live: bool = True
 
 
@@ -111,7 +113,7 @@ class _Conductor:
                     if self.settings.clearml_alias:
                         clearml.install(note=None if self.quiet else output.note)
                     with self.console.remembering():
-                        ended = script.run(self.order.script, self.order.arguments)
+                        ended = script.run(self.order.script, self.order.arguments, self.order.source)
                         _end_main_task(ended)
                 self.interrupted = ended.interrupted
                 if not self.order.detach:

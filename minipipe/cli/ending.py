@@ -14,7 +14,7 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.cli import output
-from minipipe.store import lookup, records, sessions
+from minipipe.store import details, lookup, records, sessions
 from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
 
@@ -75,6 +75,9 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
     newest = sessions.is_newest_run(store, run["id"])
     if run["status"] not in states.GOOD or (several and not newest):
         return text
+    source = details.task_by_id(store, run["template_id"])
+    if source is not None and source["run_name"] is not None:
+        return f"{text}   next: minipipe diff {source['uid'][:8]} {run['uid'][:8]}"
     called = "@last" if newest else run["run_name"] or run["uid"][:8]
     following = [f"minipipe show {called}"] + ([f"minipipe artifacts {called}"] if steps else [])
     return f"{text}   next: {' | '.join(following)}"

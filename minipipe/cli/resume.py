@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ _SETTLE_S = 5.0
 
 @click.command()
 @click.argument("run")
+@click.option("--from", "step", metavar="STEP", help="Run this step and those that need it again, although they completed.")
+@click.option(
+    "--code", type=click.Choice(("current", "captured")), default="current", metavar="WHICH", help="current or captured."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Steps at a time; default one per CPU.")
 @click.option("--logs", is_flag=True, help="Show what steps print.")
 @click.option("--detach", is_flag=True, help="Queue the run, print its id and return.")
@@ -34,13 +39,22 @@ _SETTLE_S = 5.0
 @click.option("--traceback", type=click.Choice(settings.CHOICES["traceback"]), metavar="HOW", help="user or full.")
 @output.pass_output
 def resume(
-    out: output.Output, run: str, jobs: int | None, logs: bool, detach: bool, progress: str | None, traceback: str | None
+    out: output.Output,
+    run: str,
+    step: str | None,
+    code: str,
+    jobs: int | None,
+    logs: bool,
+    detach: bool,
+    progress: str | None,
+    traceback: str | None,
 ) -> int:
     """Go on with an ended run; finished steps stay.
 
     \b
     minipipe resume @last                    after a fix, or after a crash
     minipipe resume 8b0e44d1 --detach        leave it to a worker
+    minipipe resume @last --from train       train and what needs it once more
 
     The run keeps its id. Its logic runs again, with the script as it is now: steps that completed are taken as they are if code
     and inputs are unchanged, the others run.
@@ -49,18 +63,24 @@ def resume(
     store = out.open_store()
     found = settings.load_settings()
     task = _settled(store, lookup.find_run(store, run)["id"], found)
-    if task["status"] in states.GOOD:
+    first = lookup.find_step(store, task, step)["id"] if step is not None else None
+    if task["status"] in states.GOOD and (first is None or task["status"] == states.PUBLISHED):
         output.note(f"run {task['uid'][:8]} is {task['status']}: there is nothing to resume")
         return 0
-    entry = _checked_entry(store, task, detach)
-    changed = entry["source"] != _source(entry)
-    kept, _ = resuming.revive(store, task["id"])
+    entry = _checked_entry(store, task, detach, code)
+    changed = code == "current" and entry["source"] != _source(entry)
+    kept, again = resuming.revive(store, task["id"], first)
     if found.progress != "off":
         steps = "1 completed step" if kept == 1 else f"{kept} completed steps"
-        code = f"current ({os.path.basename(entry['file'])} changed)" if changed else "current"
-        print(f"resumed {task['uid'][:8]}: {steps} kept; code: {code}", file=sys.stderr)
+        repeated = f", {again} from {step!r} on run again" if first is not None else ""
+        which = f"{code} ({os.path.basename(entry['file'])} changed)" if changed else code
+        print(f"resumed {task['uid'][:8]}: {steps} kept{repeated}; code: {which}", file=sys.stderr)
     mine = new_session()
     order = Order(mine, None, (), ((task["id"], task["attempt"]),), logs, detach, None, found.traceback)
+    if code == "captured":
+        order = replace(order, source=entry["source"])
+    else:
+        entry = {**entry, "source": _source(entry)}
     if entry.get("mode"):
         order = _here(order, task, entry)
     else:
@@ -104,7 +124,7 @@ def _served(store: Store, row: sqlite3.Row) -> bool:
     return own or row["queue"] in workers.served_queues(store)
 
 
-def _checked_entry(store: Store, task: sqlite3.Row, detach: bool) -> dict[str, Any]:
+def _checked_entry(store: Store, task: sqlite3.Row, detach: bool, code: str) -> dict[str, Any]:
     """What the run executes.
 
     Raises:
@@ -122,7 +142,7 @@ def _checked_entry(store: Store, task: sqlite3.Row, detach: bool) -> dict[str, A
             f"run {shown} cannot be detached", "its logic ran in the process that started it", f"minipipe resume {shown}"
         )
     for what, path, there in (
-        ("script", entry["file"], os.path.isfile(entry["file"])),
+        ("script", entry["file"], code == "captured" or os.path.isfile(entry["file"])),
         ("working directory", entry["cwd"], os.path.isdir(entry["cwd"])),
     ):
         if not there:
@@ -144,11 +164,11 @@ def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
         PipelineDecorator.run_locally()
     elif entry["mode"] == "debug":
         pin_inline()
-    path = script.find_script(entry["file"])
-    return Order(order.session, path, tuple(entry["argv"][1:]), order.runs, order.logs, False, None, order.traceback)
+    path = Path(entry["file"]) if order.source is not None else script.find_script(entry["file"])
+    return replace(order, script=path, arguments=tuple(entry["argv"][1:]), detach=False)
 
 
 def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:
-    resuming.hand_over(store, task["id"], mine, {**entry, "source": _source(entry)})
+    resuming.hand_over(store, task["id"], mine, entry)
     if task["status"] != states.QUEUED:
         tasks.enqueue(store, task["id"], task["queue"] or "services")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.machinery
+import linecache
 import os
 import sys
 import sysconfig
@@ -58,10 +59,11 @@ def find_script(given: str) -> Path:
     raise errors.NotFound(f"no script {given!r}", cause, hint or "minipipe run SCRIPT", path=given)
 
 
-def run(path: Path, arguments: Sequence[str]) -> Ended:
+def run(path: Path, arguments: Sequence[str], source: str | None = None) -> Ended:
     """Run a script as ``__main__``; it sees what ``python SCRIPT ARGS`` would show it.
 
-    The module stays in ``sys.modules`` afterwards: lazy values and exit handlers of the script still need it.
+    With a `source` that text runs, not the file. The module stays in ``sys.modules`` afterwards: lazy values and exit handlers of
+    the script still need it.
     """
     module = types.ModuleType("__main__")
     file = os.path.abspath(path)
@@ -76,7 +78,9 @@ def run(path: Path, arguments: Sequence[str]) -> Ended:
     _put_first(os.path.dirname(os.path.realpath(path)))
     sys.modules["__main__"] = module
     try:
-        exec(compile(path.read_bytes(), file, "exec", dont_inherit=True), module.__dict__)
+        if source is not None:  # tracebacks and inspect show the text that runs
+            linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        exec(compile(path.read_bytes() if source is None else source, file, "exec", dont_inherit=True), module.__dict__)
     except SystemExit as stop:
         return Ended(_exit_code(stop))
     except BaseException as error:

@@ -6,8 +6,6 @@ references; from there the store and the workers move them.
 
 from __future__ import annotations
 
-import inspect
-import keyword
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -103,31 +101,21 @@ class PipelineController(WrittenPipeline):
     def _make(self) -> launch.Made:
         """The stored run with all that was said of it."""
         if self._made is None:
-            self._made = launch.make(self._described(), self._parameters, self._signature())
+            self._made = launch.make(self._described(), self._parameters)
         else:
-            launch.complete(self._made, self._described(), self._parameters, self._signature())
+            launch.complete(self._made, self._described(), self._parameters)
         return self._made
 
     def _described(self) -> launch.Definition:
-        return replace(self._definition, descriptions=self._descriptions)
+        return replace(self._definition, descriptions=self._descriptions, types=self._types, places=self._places)
 
     def _place(self) -> session.Current:
         """Where the pipeline's task is; it is stored as a draft when this is first asked for."""
         if self._started is not None:
             return super()._place()
         if self._made is None:
-            self._made = launch.make(self._described(), self._parameters, self._signature(), settings=False)
+            self._made = launch.make(self._described(), self._parameters, settings=False)
         return session.Current(session.open_store(), self._made.id, self._made.uid, None)
-
-    def _signature(self) -> inspect.Signature:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        return inspect.Signature(
-            [
-                inspect.Parameter(name, kind, default=value, annotation=self._types[name])
-                for name, value in self._parameters.items()
-                if name.isidentifier() and not keyword.iskeyword(name)
-            ]
-        )
 
     def _verify(self) -> list[str]:
         """The steps in an order in which each comes after its parents.
@@ -144,7 +132,7 @@ class PipelineController(WrittenPipeline):
     def _run(self, order: list[str], mode: str) -> None:
         """Begin the run and submit all steps; what goes wrong after the beginning is kept for `_finish`."""
         made = self._make() if self._made is not None else None
-        run, given = launch.begin(self._described(), self._parameters, self._signature(), mode, self._default_queue, made)
+        run, given = launch.begin(self._described(), self._parameters, mode, self._default_queue, made)
         self._parameters = given
         self._attach(run)
         if run.callbacks is not None:

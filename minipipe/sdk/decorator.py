@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, limits, states
@@ -377,17 +379,20 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
         raise errors.NotSupported(
             "a pipeline cannot be called inside a running one yet", hint="call it after the other has ended"
         )
-    signature = inspect.signature(function)
+    signature = _signature(function)
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
+    place = _place_of(function)
+    annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    definition = replace(definition, types=annotations, places=dict.fromkeys(annotations, place))
     running = context.running()
     mode = PipelineDecorator._mode
     if mode == "debug" and inline.active():
         mode = "local"  # here anyway, and recorded
     if running is None and mode == "remote" and not definition.here:
-        launch.enqueue(definition, values, signature)
+        launch.enqueue(definition, values)
         sys.stdout.flush()
         sys.exit(0)  # nothing after this line runs here (ClearML's rule); the worker runs the script again
-    run, values = launch.begin(definition, values, signature, mode, PipelineDecorator._default_queue)
+    run, values = launch.begin(definition, values, mode, PipelineDecorator._default_queue)
     PipelineDecorator._current = pipeline = PipelineDecorator(run)
     if run.callbacks is not None:
         run.callbacks.pipeline = pipeline
@@ -403,6 +408,19 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
         finally:
             PipelineDecorator._current = None
     return proxy.resolve(result) if not run.debug else result
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """With real annotations, also where ``from __future__ import annotations`` made texts of them."""
+    try:
+        return inspect.signature(function, eval_str=True)
+    except Exception:  # a name that only a type checker sees
+        return inspect.signature(function)
+
+
+def _place_of(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{os.path.basename(code.co_filename)}:{code.co_firstlineno}" if code is not None else ""
 
 
 component = PipelineDecorator.component

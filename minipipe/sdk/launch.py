@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 import os
 import sqlite3
 import time
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import maintask, proxy, saying, session, values, versions
+from minipipe.sdk import declared, maintask, overrides, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
@@ -46,12 +44,18 @@ class Definition:
     local_imports: bool = True
     needs: Needs = field(default_factory=Needs)
     descriptions: dict[str, str] = field(default_factory=dict)
+    types: dict[str, Any] = field(default_factory=dict)  # of its arguments: annotations
+    places: dict[str, str] = field(default_factory=dict)  # of its arguments: file and line
     own_project: str = ""  # of a main task that became the pipeline's
 
     @property
     def hidden_project(self) -> str:
         """Project of the pipeline's task."""
         return self.own_project or f"{self.project}/.pipelines/{self.name}"
+
+    def known(self, given: Mapping[str, Any]) -> list[overrides.Known]:
+        """Its arguments as its code declares them."""
+        return overrides.known_in_code(given, self.sections, self.types, self.places)
 
 
 # -- beginning ----------------------------------------------------------------------------------------------------------
@@ -80,9 +84,7 @@ class Made:
 _active: Run | None = None
 
 
-def make(
-    definition: Definition, given: dict[str, Any], signature: inspect.Signature, mode: str = "", settings: bool = True
-) -> Made:
+def make(definition: Definition, given: dict[str, Any], mode: str = "", settings: bool = True) -> Made:
     """Store a run: the main task of this process if there is one (ClearML's rule), the one that ``minipipe resume`` goes on with,
     the one that a worker executes here, else a new draft. A worker that gets it runs this script again.
 
@@ -95,24 +97,24 @@ def make(
     if main is not None and main.names is not None:
         made = _take_over(store, main, definition, given, mode)
         if settings:
-            complete(made, definition, given, signature)
+            complete(made, definition, given)
         return made
     row = _resumed(store, definition)
     if row is not None:
         return Made(row["id"], row["uid"], definition, mode=mode)
     entry = here(definition, mode)
-    given = _with_settings(definition, given, signature) if settings else given
+    given = _with_settings(definition, given) if settings else given
     new = tasks.submit(store, _controller(store, definition, given, entry, _numbered(store, definition)))
     return Made(new.id, new.uid, definition, mode=mode, early=not settings)
 
 
-def complete(made: Made, definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> None:
+def complete(made: Made, definition: Definition, given: dict[str, Any]) -> None:
     """Store what has been said since a run was made: parameters that it lacks, and what ``minipipe run --set`` says.
 
     Transaction effect: one durable commit if there is anything.
     """
     store = session.open_store()
-    wanted = _with_settings(definition, given, signature)
+    wanted = _with_settings(definition, given)
     known = {(row["section"], row["name"]) for row in records.parameters(store, made.id)}
     cells = [
         cell
@@ -132,10 +134,10 @@ def leave(made: Made) -> None:
         edits.reset(session.open_store(), made.id)
 
 
-def enqueue(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> str:
+def enqueue(definition: Definition, given: dict[str, Any]) -> str:
     """Leave the run on a queue: a worker will run this script again. Returns its id."""
     check_script(definition)
-    made = make(definition, given, signature)
+    made = make(definition, given)
     send(made, definition.queue or "services")
     return made.uid
 
@@ -162,7 +164,6 @@ def send(made: Made, queue: str | None) -> None:
 def begin(
     definition: Definition,
     given: dict[str, Any],
-    signature: inspect.Signature,
     mode: str,
     default_queue: str | None,
     made: Made | None = None,
@@ -187,8 +188,8 @@ def begin(
         )
     store = session.open_store()
     mode_here = mode if mode != "remote" else "mixed"
-    made = made or make(definition, given, signature, mode_here)
-    stored = _stored_arguments(store, made.id, definition, given, signature)
+    made = made or make(definition, given, mode_here)
+    stored = overrides.stored(store, made.id, given, definition.known(given))
     options = RunOptions(
         name=made.definition.name,
         project=made.definition.project,
@@ -201,6 +202,7 @@ def begin(
         debug=mode == "debug",
         local_imports=definition.local_imports,
         needs=definition.needs,
+        refresh=tuple(edits.facts(store, made.id).get("refresh", ())),
         own_project=_project_of(store, made.id),
     )
     if running is not None and running.worker_mode:
@@ -298,7 +300,10 @@ def _controller(store: Store, definition: Definition, given: dict[str, Any], ent
 
 def _cells(definition: Definition, given: dict[str, Any]) -> list[tasks.Parameter]:
     return [
-        values.cell(definition.sections.get(key, "Args"), key, proxy.resolve(value), definition.descriptions.get(key))
+        replace(
+            values.cell(definition.sections.get(key, "Args"), key, proxy.resolve(value), definition.descriptions.get(key)),
+            declared=declared.written(definition.types[key], definition.places.get(key, "")) if key in definition.types else None,
+        )
         for key, value in given.items()
     ]
 
@@ -333,72 +338,20 @@ def _project_of(store: Store, task_id: int) -> str:
 # -- arguments ----------------------------------------------------------------------------------------------------------
 
 
-def _with_settings(definition: Definition, given: dict[str, Any], signature: inspect.Signature) -> dict[str, Any]:
-    """Arguments with what ``minipipe run --set`` says.
-
-    Raises:
-        BadParameter: an unknown name (the nearest one is named) or a value that cannot be read as the declared type.
-    """
-    text = os.environ.pop(SET_VARIABLE, "")
-    return apply_settings(definition.name, given, signature, decode_settings(text)) if text else given
-
-
 def decode_settings(text: str) -> dict[str, Any]:
     """``{name: text}`` or ``{name: {"json": value}}`` from `SET_VARIABLE`."""
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def apply_settings(pipeline: str, given: dict[str, Any], signature: inspect.Signature, wanted: dict[str, Any]) -> dict[str, Any]:
-    """See `_with_settings`."""
-    result = dict(given)
-    for name, value in wanted.items():
-        bare = name.partition("/")[2] if name.startswith("Args/") else name
-        if bare not in given:
-            near = difflib.get_close_matches(bare, given, 1)
-            raise errors.BadParameter(
-                f"{pipeline} has no parameter {bare!r}",
-                f"it has {', '.join(given) or 'none'}",
-                f"did you mean {near[0]}?" if near else "minipipe show --params",
-                name=bare,
-            )
-        result[bare] = value["json"] if isinstance(value, dict) else values.cast(value, _type_of(signature, bare, given), bare)
-    return result
+def _with_settings(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments with what ``minipipe run --set`` says.
 
-
-def _type_of(signature: inspect.Signature, name: str, given: dict[str, Any]) -> Any:
-    parameter = signature.parameters.get(name)
-    if parameter is not None and parameter.annotation is not parameter.empty:
-        annotation = parameter.annotation
-        if isinstance(annotation, str):
-            return {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict}.get(annotation, object)
-        return annotation
-    current = given.get(name)
-    return type(current) if isinstance(current, (bool, int, float, str, list, tuple, dict)) else object
-
-
-def _stored_arguments(
-    store: Store, task_id: int, definition: Definition, given: dict[str, Any], signature: inspect.Signature
-) -> dict[str, Any]:
-    """Arguments as they are stored with the run, cast; a text that cannot be cast leaves the value in code, with a warning."""
-    result = dict(given)
-    for row in records.parameters(store, task_id):
-        name = row["name"]
-        if row["section"] != definition.sections.get(name, "Args") or name not in given:
-            continue
-        value, current = json.loads(row["value"]), given[name]
-        in_code = values.cell(row["section"], name, proxy.resolve(current))
-        if (in_code.text, in_code.value) == (row["text"], row["value"]):
-            continue  # nobody changed it; it may be of a type that is only shown as text
-        declared = name in signature.parameters and signature.parameters[name].annotation is not inspect.Parameter.empty
-        if isinstance(value, str) and not isinstance(current, str) and (current is not None or declared):
-            try:
-                value = values.cast(row["text"], _type_of(signature, name, given), name)
-            except errors.BadParameter as error:
-                warnings.warn(f"{error.message}: the value in code is used", stacklevel=5)
-                continue
-        result[name] = tuple(value) if isinstance(current, tuple) and isinstance(value, list) else value
-    return result
+    Raises:
+        BadParameter: an unknown name (the nearest one is named) or a value that cannot be read as the declared type.
+    """
+    text = os.environ.pop(SET_VARIABLE, "")
+    return overrides.applied(definition.name, given, definition.known(given), decode_settings(text)) if text else given
 
 
 # -- ending -------------------------------------------------------------------------------------------------------------

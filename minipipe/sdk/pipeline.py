@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 from minipipe import errors, states
@@ -259,6 +261,11 @@ def with_callbacks(spec: StepSpec, created: Callable[..., Any] | None, completed
             after(pipeline, node)
 
     return replace(spec, before=launch_it if before or created else None, after=end_it if after or completed else None)
+
+
+def place_of(frame: FrameType) -> str:
+    """``flow.py:40`` of a frame, for messages."""
+    return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 def text_of(value: Any) -> str:

@@ -252,7 +252,7 @@ class Run:
         tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
     def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
-        refresh = {part.strip() for part in self.settings.refresh.split(",")}
+        refresh = {part.strip() for part in self.settings.refresh.split(",")} | set(self.options.refresh)
         forced = self.settings.cache != "on" or spec.cache == "refresh" or refresh & {"*", name, spec.name}
         return bool(spec.cache) and not forced
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 
 from minipipe import errors, settings
 from minipipe.sdk import exit_code, session
-from minipipe.store import records, workers
+from minipipe.store import details, lookup, workers
 from minipipe.store.home import Store
+
+_SHOWN = 8  # parameters
+_WIDTH = 40  # characters of each
 
 
 def announce(store: Store, task_id: int) -> None:
     """The run line on stderr, where ClearML prints id and links."""
-    row = store.database.row(
-        "SELECT t.uid, t.run_name, t.name, t.version, p.name AS project FROM task t JOIN project p ON p.id = t.project_id"
-        " WHERE t.id = ?",
-        (task_id,),
-    )
-    if row is None or settings.load_settings().progress == "off":
+    task = details.task_by_id(store, task_id)
+    if task is None or settings.load_settings().progress == "off":
         return
-    project = row["project"].partition("/.pipelines/")[0]
-    shown = " ".join(f"{cell['name']}={cell['text'][:40]}" for cell in records.parameters(store, task_id)[:8])
-    print(
-        f"run {row['uid'][:8]}  {row['run_name']}  {row['name']} {row['version']} ({project})  {shown}".rstrip(), file=sys.stderr
-    )
+    pipeline, project = lookup.pipeline_of(task["name"], details.project_of(store, task))
+    title = f"{task['name'] if task['run_name'] else pipeline} {task['version'] or ''}".strip()
+    words = [f"run {task['uid'][:8]}", task["run_name"] or "", f"{title} ({project})", _told(store, task)]
+    print("  ".join(word for word in words if word), file=sys.stderr)
+
+
+def _told(store: Store, task: sqlite3.Row) -> str:
+    """The arguments of a run; of a copy what it changes."""
+    source = details.task_by_id(store, task["template_id"])
+    if source is None:
+        given = details.arguments_of(store, task["id"])[:_SHOWN]
+        return " ".join(f"{name}={text[:_WIDTH]}" for section, name, text in given if section != "pipeline")
+    changed = details.changed_arguments(store, task["id"], source["id"])[:_SHOWN]
+    told = ", ".join(f"{name} {old[:_WIDTH]} -> {new[:_WIDTH]}" for name, old, new in changed)
+    return f"from {source['uid'][:8]}" + (f": {told}" if told else "")
 
 
 def note_unserved(store: Store, queue: str | None) -> None:

@@ -71,6 +71,7 @@ class RunOptions:
     debug: bool = False
     local_imports: bool = True
     needs: Needs = field(default_factory=Needs)  # for steps that say nothing themselves
+    refresh: tuple[str, ...] = ()  # steps that run although an equal one is stored; * is all
     own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 
     def project_of(self, spec: StepSpec) -> str:

@@ -70,6 +70,15 @@ def cast(text: str, wanted: Any, name: str = "") -> Any:
         raise errors.BadParameter(f"parameter {name!r}: cannot read {text!r} as {shown}", hint=f"--set {name}=…") from None
 
 
+def takes_tuple(wanted: Any) -> bool:
+    """True if an annotation asks for a tuple, alone or as one of several."""
+    if get_origin(wanted) in (Union, types.UnionType):
+        return any(takes_tuple(option) for option in get_args(wanted)) and not any(
+            (get_origin(option) or option) is list for option in get_args(wanted)
+        )
+    return (get_origin(wanted) or wanted) is tuple
+
+
 def _cast(text: str, wanted: Any) -> Any:
     origin = get_origin(wanted)
     if origin is typing.Annotated:
@@ -85,7 +94,10 @@ def _cast(text: str, wanted: Any) -> Any:
                 continue
         raise ValueError(text)
     if origin is typing.Literal:
-        return next(option for option in get_args(wanted) if str(option) == text)
+        for option in get_args(wanted):
+            if str(option) == text:
+                return option
+        raise ValueError(text)
     kind = origin or wanted
     if not isinstance(kind, type) or kind is object or kind.__module__ == "inspect":
         return _guess(text)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minipipe import errors, limits, states
 from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, templates, versions
-from minipipe.sdk.pipeline import record
+from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
 
@@ -101,6 +102,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._parameters: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
         self._descriptions: dict[str, str] = {}
+        self._places: dict[str, str] = {}
         self._default_queue: str | None = None
         self._limit_minutes: float | None = None
         self._made: launch.Made | None = None
@@ -129,6 +131,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         named = param_type if isinstance(param_type, type) else _TYPES.get(str(param_type))
         wanted = named if param_type else type(default) if default is not None else None
         self._types[str(name)] = wanted or inspect.Parameter.empty
+        self._places[str(name)] = place_of(sys._getframe(1))
         self._descriptions[str(name)] = description or ""
 
     def get_parameters(self) -> dict[str, Any]:

@@ -92,6 +92,19 @@ def arguments_of(store: Store, task_id: int) -> tuple[tuple[str, str, str], ...]
     return tuple((row["section"], row["name"], row["text"]) for row in rows)
 
 
+def changed_arguments(store: Store, task_id: int, source_id: int) -> list[tuple[str, str, str]]:
+    """(name, text there, text here) of the parameters in which a task differs from the one that it is a copy of."""
+    rows = store.database.rows(
+        "SELECT n.section, n.name, coalesce(o.text, '') AS old, n.text AS new FROM parameter n LEFT JOIN parameter o"
+        " ON o.task_id = ? AND o.section = n.section AND o.name = n.name"
+        " WHERE n.task_id = ? AND n.section <> 'return' AND n.value IS NOT o.value ORDER BY n.id",
+        (source_id, task_id),
+    )
+    return [
+        (row["name"] if row["section"] == "Args" else f"{row['section']}/{row['name']}", row["old"], row["new"]) for row in rows
+    ]
+
+
 def tags_of(store: Store, task_id: int) -> tuple[str, ...]:
     """What people tagged a task with."""
     rows = store.database.rows("SELECT name FROM tag WHERE task_id = ? AND system = 0 ORDER BY name", (task_id,))

@@ -347,9 +347,26 @@ def remove_tags(store: Store, task_id: int, tags: Sequence[str]) -> None:
 
 
 def clone(
-    store: Store, source_id: int, name: str, project: str | None = None, parent_id: int | None = None, comment: str | None = None
+    store: Store,
+    source_id: int,
+    name: str,
+    project: str | None = None,
+    parent_id: int | None = None,
+    comment: str | None = None,
+    entry: dict[str, Any] | None = None,
+    parameters: Sequence[tasks.Parameter] = (),
 ) -> tasks.Submitted:
     """Copy a task as a draft: code, parameters, configuration, tags and recorded settings, no results (ClearML's rule).
+
+    Args:
+        store: where the task is.
+        source_id: its row.
+        name: of the copy.
+        project: default the source's; made if need be.
+        parent_id: of the copy.
+        comment: default the source's.
+        entry: what the copy runs; default what the source does.
+        parameters: take the place of the source's.
 
     Transaction effect: one durable commit.
     """
@@ -365,11 +382,23 @@ def clone(
             " environment, comment, created_at, updated_at)"
             " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created',"
             " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
-            " entry,"
+            " json_remove(coalesce(?, entry), '$.mode'),"
             " settings, environment, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
-            (uid, name, project, parent_id, run_name, comment, now, now, source_id),
+            (
+                uid,
+                name,
+                project,
+                parent_id,
+                run_name,
+                None if entry is None else json.dumps(entry),
+                comment,
+                now,
+                now,
+                source_id,
+            ),
         ).fetchall()[0]
         tasks.copy_facts(connection, source_id, row["id"], now)
+        tasks.insert_parameters(connection, row["id"], parameters)
     return tasks.Submitted(row["id"], uid, states.CREATED, run_name)
 
 

@@ -11,9 +11,19 @@ from minipipe import states
 from minipipe.store import promote, tasks
 from minipipe.store.home import Store
 
+_BELOW = (
+    "WITH RECURSIVE below (id) AS (SELECT :step UNION SELECT e.child_id FROM edge e JOIN below b ON e.parent_id = b.id"
+    " WHERE e.kind IN ('data', 'order'))"
+)
 
-def revive(store: Store, run_id: int) -> tuple[int, int]:
+
+def revive(store: Store, run_id: int, step_id: int | None = None) -> tuple[int, int]:
     """Prepare an ended run for another go: its failed, stopped and skipped steps may run again.
+
+    Args:
+        store: where it is.
+        run_id: the run.
+        step_id: this step and those that need it run again too, although they completed; a completed run then goes on as well.
 
     Returns:
         (completed steps that stay, steps that may run again).
@@ -21,15 +31,23 @@ def revive(store: Store, run_id: int) -> tuple[int, int]:
     Transaction effect: one durable commit.
     """
     with store.database.write() as connection:
-        kept = connection.execute(
-            "SELECT count(*) FROM task WHERE parent_id = ? AND superseded = 0 AND status IN ('completed', 'published')",
-            (run_id,),
-        ).fetchone()[0]
         again = connection.execute(
             "UPDATE task SET revive = 1 WHERE parent_id = ? AND superseded = 0 AND status IN ('failed', 'stopped', 'skipped')"
             " RETURNING id",
             (run_id,),
         ).fetchall()
+        if step_id is not None:
+            again += connection.execute(
+                f"{_BELOW} UPDATE task SET revive = 1 WHERE id IN below AND parent_id = :run AND superseded = 0"
+                " AND status = 'completed' RETURNING id",
+                {"step": step_id, "run": run_id},
+            ).fetchall()
+            connection.execute("UPDATE task SET status = 'created' WHERE id = ? AND status = 'completed'", (run_id,))
+        kept = connection.execute(
+            "SELECT count(*) FROM task WHERE parent_id = ? AND superseded = 0 AND revive = 0"
+            " AND status IN ('completed', 'published')",
+            (run_id,),
+        ).fetchone()[0]
     return int(kept), len(again)
 
 
@@ -73,11 +91,13 @@ def reattach(store: Store, run_id: int, new: tasks.NewTask) -> tasks.Submitted |
         if not _same_work(connection, row, new):
             connection.execute("UPDATE task SET superseded = 1 WHERE id = ?", (row["id"],))
             return None
+        if row["revive"] and row["status"] == states.COMPLETED:
+            _forget_result(connection, row["id"])
         connection.execute(
             "UPDATE task SET session = ?, private = ? WHERE id = ? AND status NOT IN ('completed', 'published')",
             (new.session, int(new.private), row["id"]),
         )
-        if row["revive"] and row["status"] in (states.FAILED, states.STOPPED, states.SKIPPED):
+        if row["revive"] and row["status"] in (states.FAILED, states.STOPPED, states.SKIPPED, states.COMPLETED):
             _start_again(store, connection, row["id"], new, now)
         status = connection.execute("SELECT status FROM task WHERE id = ?", (row["id"],)).fetchone()[0]
     return tasks.Submitted(row["id"], row["uid"], status, None)
@@ -119,6 +139,15 @@ def _same_copy(connection: sqlite3.Connection, task_id: int, new: tasks.NewTask)
         and all(found.get(place) == text for place, text in wanted.items() if place not in waiting)
         and all(configurations.get(place) == text for place, text in configured.items())
     )
+
+
+def _forget_result(connection: sqlite3.Connection, task_id: int) -> None:
+    """Make a completed step one that has to run: neither its own result nor an equal one serves."""
+    connection.execute(
+        "UPDATE task SET status = 'created', use_cache = 0, cached_from = NULL, cache_key = NULL WHERE id = ?", (task_id,)
+    )
+    connection.execute("DELETE FROM cache WHERE task_id = ?", (task_id,))
+    connection.execute("DELETE FROM parameter WHERE task_id = ? AND section = 'return'", (task_id,))
 
 
 def _start_again(store: Store, connection: sqlite3.Connection, task_id: int, new: tasks.NewTask, now: float) -> None:

@@ -353,9 +353,15 @@ _REFERENCES = (
     "CREATE INDEX artifact_source ON artifact (source_id) WHERE source_id IS NOT NULL",
 )
 
+_PIPELINES = (
+    "ALTER TABLE parameter ADD COLUMN declared TEXT",  # JSON: the type it was declared with, and where
+    "ALTER TABLE task ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",  # 1: a run that is a step of its parent, no clone under it
+    "ALTER TABLE task ADD COLUMN lent INTEGER NOT NULL DEFAULT 0",  # 1: it waits for a step of its own: its slot is free
+)
+
 
 def _second(connection: sqlite3.Connection) -> None:
-    for statement in (*_ENVIRONMENTS, *_REPORTED, *_REFERENCES, *_counted("plot"), *_counted("model")):
+    for statement in (*_ENVIRONMENTS, *_REPORTED, *_REFERENCES, *_counted("plot"), *_counted("model"), *_PIPELINES):
         connection.execute(statement)
 
 

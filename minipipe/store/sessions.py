@@ -170,6 +170,17 @@ def scope_of(store: Store, task: sqlite3.Row, session: str) -> Scope:
     return Scope(session, int(newest[0]) if newest else 0, int(row[0]) if row else 0, ((task["id"], 0),))
 
 
+def next_name(store: Store, run: sqlite3.Row) -> str:
+    """What the next run of a pipeline is called: ``NAME #2``, ``NAME #3`` … (ClearML's rule); one without numbers keeps its name."""
+    name, _, number = str(run["name"]).rpartition(" #")
+    bare = name if name and number.isdigit() else str(run["name"])
+    row = store.database.row(
+        "SELECT count(*), sum(name = ?) FROM task WHERE project_id = ? AND run_name IS NOT NULL", (bare, run["project_id"])
+    )
+    total, unnumbered = (int(row[0]), int(row[1] or 0)) if row else (0, 0)
+    return bare if unnumbered > 1 else f"{bare} #{total + 1}"
+
+
 def live_steps(store: Store, run_id: int) -> int:
     """How many steps of a run are in progress."""
     row = store.database.row("SELECT count(*) FROM task WHERE parent_id = ? AND status = 'in_progress'", (run_id,))

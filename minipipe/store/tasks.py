@@ -29,6 +29,7 @@ class Parameter:
         type: type tag ("int", "float", "list/int" …), "" for None and str.
         value: the typed value as JSON.
         key: digest of the value, for cache keys of results.
+        declared: the type that code declares, see `minipipe.sdk.declared`.
     """
 
     section: str
@@ -38,6 +39,7 @@ class Parameter:
     value: str
     key: str | None = None
     description: str | None = None
+    declared: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +270,11 @@ def put_artifact(
 def insert_parameters(connection: sqlite3.Connection, task_id: int, parameters: Iterable[Parameter]) -> None:
     """Write parameters; one that is there already is replaced. Part of the caller's transaction."""
     connection.executemany(
-        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text, type = excluded.type,"
-        " value = excluded.value, key = excluded.key, description = coalesce(excluded.description, description)",
-        [(task_id, p.section, p.name, p.text, p.type, p.value, p.key, p.description) for p in parameters],
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text,"
+        " type = excluded.type, value = excluded.value, key = excluded.key,"
+        " description = coalesce(excluded.description, description), declared = coalesce(excluded.declared, declared)",
+        [(task_id, p.section, p.name, p.text, p.type, p.value, p.key, p.description, p.declared) for p in parameters],
     )
 
 
@@ -301,8 +304,8 @@ def insert_edges(connection: sqlite3.Connection, task_id: int, parents: Sequence
 def copy_facts(connection: sqlite3.Connection, source_id: int, task_id: int, now: float) -> None:
     """Copy what a clone keeps beside its row. Part of the caller's transaction."""
     connection.execute(
-        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description)"
-        " SELECT ?, section, name, text, type, value, key, description FROM parameter"
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared)"
+        " SELECT ?, section, name, text, type, value, key, description, declared FROM parameter"
         " WHERE task_id = ? AND section <> 'return' ORDER BY id",
         (task_id, source_id),
     )
@@ -408,7 +411,7 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "", private: 
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
         connection.execute(
             "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0,"
-            " session = CASE WHEN ? = '' THEN session ELSE ? END, private = ?,"
+            " entry = json_remove(entry, '$.mode'), session = CASE WHEN ? = '' THEN session ELSE ? END, private = ?,"
             " controller = CASE WHEN run_name IS NULL THEN ? = 'services' ELSE controller END WHERE id = ?",
             (queue, session, session, int(private), queue, task_id),
         )

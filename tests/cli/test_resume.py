@@ -237,3 +237,20 @@ def test_a_run_that_nobody_knows_is_answered_with_what_there_is() -> None:
     done = command("resume", "deadbeef", check=3)
 
     assert done.stderr.startswith("error: no run matches 'deadbeef'\n")
+
+
+def test_from_a_step_on_everything_runs_again_in_a_completed_run_too() -> None:
+    Path("fixed").touch()
+    command("run", write(BREAKING + LOCALLY), check=0)
+    write((BREAKING + LOCALLY).replace('print("almost', 'print("edited').replace("result", "edited"))
+
+    wrong = command("resume", "@last", "--from", "secnd", check=3)
+    done = command("resume", "@last", "--from", "second", "--code", "captured", check=0)
+
+    assert "did you mean" in wrong.stderr
+    assert done.stderr.startswith(
+        f"resumed {run_id()[:8]}: 1 completed step kept, 2 from 'second' on run again; code: captured\n"
+    )
+    assert done.stdout == "result 20 21\n"
+    assert ran() == ["first", "second", "third", "second", "third"]
+    assert facts("SELECT DISTINCT status, superseded FROM task") == [("completed", 0)]
