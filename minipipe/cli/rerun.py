@@ -60,9 +60,10 @@ def rerun(
     """Start a new run from an old one, parameters changed.
 
     \b
-    minipipe rerun @last --set lr=0.2        the last run with another value
-    minipipe rerun 8b0e44d1 --code current   with the script as it is now
-    minipipe rerun dry-lake --refresh train  this step runs although an equal one is stored
+    Examples:
+      minipipe rerun @last --set lr=0.2        the last run with another value
+      minipipe rerun 8b0e44d1 --code current   with the script as it is now
+      minipipe rerun dry-lake --refresh train  this step runs although an equal one is stored
 
     The script of the old run runs again on a worker, as it was captured; modules that it imports are taken as they are now. The
     old run stays as it is.
