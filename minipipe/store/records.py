@@ -190,6 +190,14 @@ def parameters(store: Store, task_id: int) -> list[sqlite3.Row]:
     )
 
 
+def names_of(store: Store, task_id: int) -> tuple[str, str]:
+    """Name of a task and of its project."""
+    row = store.database.row(
+        "SELECT t.name, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (task_id,)
+    )
+    return ("", "") if row is None else (row["name"], row["project"])
+
+
 def settings_of(store: Store, task_id: int) -> dict[str, Any]:
     """Recorded arguments of a task, by name."""
     row = store.database.row("SELECT settings FROM task WHERE id = ?", (task_id,))

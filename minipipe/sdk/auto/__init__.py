@@ -6,12 +6,13 @@ calls what it wraps with what it was given and returns what that returned, whate
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -27,6 +28,16 @@ HOOKS = {
     "hydra._internal.utils": "hydra_jobs",
     "hydra._internal.hydra": "hydra_jobs",
     "absl.flags._flagvalues": "absl_flags",
+    "matplotlib.figure": "matplotlib_figures",
+    "matplotlib.pyplot": "matplotlib_figures",
+    "joblib": "saved_models",
+    "xgboost": "saved_models",
+    "lightgbm": "saved_models",
+    "catboost": "saved_models",
+    "torch": "saved_models",
+    "keras": "saved_models",
+    "tensorboardX": "tensorboard_scalars",
+    "torch.utils.tensorboard": "tensorboard_scalars",
 }
 """Module of a library -> the module here whose ``patch`` is called with it."""
 
@@ -106,6 +117,22 @@ class quiet:  # reads as a statement
             return False
         notice.say(self.library.partition(".")[0], f"not captured: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
         return True
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """What libraries do inside is minipipe's own doing (drawing a figure that is being reported, say) and not captured."""
+    before = is_aside()
+    _local.aside = True
+    try:
+        yield
+    finally:
+        _local.aside = before
+
+
+def is_aside() -> bool:
+    """True inside `aside`, in this thread."""
+    return bool(getattr(_local, "aside", False))
 
 
 def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:

@@ -92,6 +92,36 @@ def _before_init(running: context.Running) -> Connection | None:
     return early if early is not None and early.pid == os.getpid() else None
 
 
+def capturing(framework: str) -> session.Current | None:
+    """The task that takes what a framework makes in this process; None if there is none, or it was told not to.
+
+    Args:
+        framework: as the switch ``auto_connect_frameworks`` calls it.
+    """
+    here = session.current()
+    return here if here is not None and is_wanted(_frameworks(here), framework) else None
+
+
+def patterns(framework: str) -> list[str]:
+    """File names that the switch gives for a framework (``{"pytorch": "*.pt"}``); all if it gives none."""
+    here = session.current()
+    wanted = _frameworks(here) if here is not None else True
+    given = wanted.get(framework, True) if isinstance(wanted, Mapping) else True
+    return [given] if isinstance(given, str) else [str(one) for one in given] if isinstance(given, (list, tuple)) else ["*"]
+
+
+def _frameworks(here: session.Current) -> Wanted:
+    if _connection is not None and _connection.binding.current.uid == here.uid:
+        return _connection.frameworks
+    if here.uid not in _switches:
+        found = records.settings_of(here.store, here.row_id).get("auto_connect_frameworks", True)
+        _switches[here.uid] = True if found is None else found
+    return _switches[here.uid]
+
+
+_switches: dict[str, Wanted] = {}
+
+
 def is_wanted(wanted: Wanted, name: str) -> bool:
     """True if an argument or a framework is to be connected (ClearML's rule for the dict)."""
     if not isinstance(wanted, Mapping):
