@@ -24,6 +24,7 @@ from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 
 INNER = "__minipipe_component__"
+_WATCH = "minipipe.sdk.auto:watch"  # what a step draws and saves is captured although it may never name a task
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,10 @@ def _capture(
     function: Callable[..., Any], step: str, helpers: Sequence[Callable[..., Any]], local_imports: bool, key: codekey.CodeKey
 ) -> Captured:
     roots = [str(import_root())] if local_imports else []
-    entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": list(key.imports), **context.first_imports()}
-    entry["imports"] += [name.partition(":")[0] for name in entry.get("first", ())]  # a warm host has them before it forks
+    first = [*context.first_imports().get("first", ()), _WATCH]
+    # A warm host has what comes first before it forks.
+    warm = [*key.imports, *(name.partition(":")[0] for name in first)]
+    entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": warm, "first": first}
     if found := imports.versions(key.imports):
         entry["versions"] = found
     pickled = None

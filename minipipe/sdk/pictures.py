@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors
+from minipipe.sdk import auto
 
 _MODES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> PNG's colour type
 
@@ -66,7 +67,8 @@ def figure_png(figure: Any) -> bytes:
     if not hasattr(figure, "savefig"):
         raise errors.UsageError("this is no Matplotlib figure", f"it is {type(figure).__name__}")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight")
+    with auto.aside():  # or it would be captured as a figure that the script saved
+        figure.savefig(buffer, format="png", bbox_inches="tight")
     return buffer.getvalue()
 
 

@@ -26,7 +26,7 @@ _NO_EFFECT = {
     "repo_branch": "",
     "repo_commit": "",
     "output_uri": "one store holds everything",
-    "auto_connect_frameworks": "frameworks are not captured yet",
+    "auto_connect_frameworks": "",
     "auto_connect_arg_parser": "a function step parses no command line",
     "monitor_models": "models are not captured yet",
     "working_dir": "",

@@ -28,18 +28,47 @@ HOOKS = {
     "hydra._internal.utils": "hydra_jobs",
     "hydra._internal.hydra": "hydra_jobs",
     "absl.flags._flagvalues": "absl_flags",
-    "matplotlib.figure": "matplotlib_figures",
-    "matplotlib.pyplot": "matplotlib_figures",
-    "joblib": "saved_models",
-    "xgboost": "saved_models",
-    "lightgbm": "saved_models",
-    "catboost": "saved_models",
-    "torch": "saved_models",
-    "keras": "saved_models",
-    "tensorboardX": "tensorboard_scalars",
-    "torch.utils.tensorboard": "tensorboard_scalars",
 }
 """Module of a library -> the module here whose ``patch`` is called with it."""
+
+_MODELS, _TRAINING, _FIGURES, _SCALARS = "saved_models", "training", "matplotlib_figures", "tensorboard_scalars"
+
+WRAPPED: dict[str, dict[str, str]] = {
+    "matplotlib.figure": {"Figure.savefig": f"{_FIGURES}.saving"},
+    "matplotlib.pyplot": {"show": f"{_FIGURES}.showing"},
+    "joblib": {"dump": f"{_MODELS}.saving", "load": f"{_MODELS}.loading"},
+    "xgboost": {
+        "Booster.save_model": f"{_MODELS}.saving",
+        "Booster.load_model": f"{_MODELS}.loading",
+        "train": f"{_TRAINING}.xgboost",
+        "training.train": f"{_TRAINING}.xgboost",
+        "sklearn.train": f"{_TRAINING}.xgboost",
+    },
+    "lightgbm": {
+        "Booster.save_model": f"{_MODELS}.saving",
+        "Booster.__init__": f"{_MODELS}.loading",
+        "train": f"{_TRAINING}.lightgbm",
+        "sklearn.train": f"{_TRAINING}.lightgbm",
+    },
+    "catboost": {
+        "CatBoost.save_model": f"{_MODELS}.saving",
+        "CatBoost.load_model": f"{_MODELS}.loading",
+        "CatBoost._fit": f"{_TRAINING}.catboost",
+    },
+    "torch": {"save": f"{_MODELS}.saving", "load": f"{_MODELS}.loading"},
+    "keras": {
+        "Model.save": f"{_MODELS}.saving",
+        "Model.save_weights": f"{_MODELS}.saving",
+        "Model.load_weights": f"{_MODELS}.loading",
+        "models.load_model": f"{_MODELS}.loading",
+    },
+    "tensorboardX": {"SummaryWriter.add_scalar": f"{_SCALARS}.scalar", "SummaryWriter.add_scalars": f"{_SCALARS}.scalars"},
+    "torch.utils.tensorboard": {
+        "SummaryWriter.add_scalar": f"{_SCALARS}.scalar",
+        "SummaryWriter.add_scalars": f"{_SCALARS}.scalars",
+    },
+}
+"""Module of a library -> function in it -> what makes its hook of (library, function, original), loaded when it is first called."""
 
 _local = threading.local()
 _patched: set[str] = set()
@@ -50,7 +79,7 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """The spec that the other finders have, with a loader that installs the hook afterwards."""
-        if name not in HOOKS or name in _patched or getattr(_local, "asking", False):
+        if not (name in HOOKS or name in WRAPPED) or name in _patched or getattr(_local, "asking", False):
             return None
         _local.asking = True
         try:
@@ -86,7 +115,7 @@ def watch() -> None:
     """Install the hooks of libraries that are imported, and those of others when they are; calling it again changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-    for name in HOOKS:
+    for name in (*HOOKS, *WRAPPED):
         if name in sys.modules and not _is_half_imported(sys.modules[name]):
             _patch(name, sys.modules[name])
 
@@ -100,7 +129,27 @@ def _patch(name: str, module: ModuleType) -> None:
         return
     _patched.add(name)
     with quiet(name):
-        importlib.import_module(f"{__name__}.{HOOKS[name]}").patch(module)
+        if name in HOOKS:
+            importlib.import_module(f"{__name__}.{HOOKS[name]}").patch(module)
+        for path, maker in WRAPPED.get(name, {}).items():
+            holder, _, function = path.rpartition(".")
+            owner = getattr(module, holder, None) if holder else module
+            if owner is not None:
+                wrap(owner, function, functools.partial(_later, name, path, maker))
+
+
+def _later(library: str, function: str, maker: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A stand-in that loads the hook when it is first called: a step that only has the library in memory pays nothing."""
+    made: list[Callable[..., Any]] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not made:
+            with quiet(library):
+                module, _, name = maker.rpartition(".")
+                made.append(getattr(importlib.import_module(f"{__name__}.{module}"), name)(library, function, original))
+        return made[0](*args, **kwargs) if made else original(*args, **kwargs)
+
+    return call
 
 
 class quiet:  # reads as a statement

@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 from minipipe.sdk import session
-from minipipe.sdk.auto import aside, connection, is_aside, quiet, wrap
+from minipipe.sdk.auto import aside, connection, is_aside, quiet
 from minipipe.sdk.logger import Logger
 from minipipe.store import records
 
@@ -23,20 +22,14 @@ _untitled: dict[str, int] = {}
 _titles: dict[tuple[str, str, int], int] = {}
 
 
-def patch(module: ModuleType) -> None:
-    """Install the hooks; `module` is ``matplotlib.figure`` or ``matplotlib.pyplot``."""
-    if module.__name__ == "matplotlib.figure":
-        wrap(module.Figure, "savefig", _save)
-    else:
-        wrap(module, "show", _show)
+def saving(library: str, function: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook of ``Figure.savefig``."""
 
-
-def _save(original: Callable[..., Any]) -> Callable[..., Any]:
     def savefig(self: Any, *args: Any, **kwargs: Any) -> Any:
         changed = self.stale or self not in _drawn
         result = original(self, *args, **kwargs)
         if is_aside():
-            _drawn.add(self)
+            _keep(self)
         elif changed:
             _report(self)
         return result
@@ -44,7 +37,9 @@ def _save(original: Callable[..., Any]) -> Callable[..., Any]:
     return savefig
 
 
-def _show(original: Callable[..., Any]) -> Callable[..., Any]:
+def showing(library: str, function: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook of ``pyplot.show``."""
+
     def show(*args: Any, **kwargs: Any) -> Any:
         here = None if is_aside() else connection.capturing("matplotlib")
         if here is None:
@@ -74,7 +69,13 @@ def _report(figure: Any) -> None:
         iteration = records.last_iteration(here.store, here.row_id) or 0
         with aside():
             Logger(here).report_matplotlib_figure(_title(here, figure, iteration), "plot", figure, iteration)
-        _drawn.add(figure)
+        _keep(figure)
+
+
+def _keep(figure: Any) -> None:
+    """The figure is stored as it is now; drawing it with ``bbox_inches="tight"`` leaves the mark of a change."""
+    _drawn.add(figure)
+    figure.stale = False
 
 
 def _title(here: session.Current, figure: Any, iteration: int) -> str:

@@ -6,21 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
-from minipipe.sdk.auto import connection, quiet, wrap
+from minipipe.sdk.auto import connection, quiet
 from minipipe.sdk.logger import Logger
 
 
-def patch(module: ModuleType) -> None:
-    """Install the hooks; `module` is ``tensorboardX`` or ``torch.utils.tensorboard``."""
-    writer = module.SummaryWriter
-    wrap(writer, "add_scalar", _scalar)
-    wrap(writer, "add_scalars", _scalars)
+def scalar(library: str, function: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook of ``SummaryWriter.add_scalar``."""
 
-
-def _scalar(original: Callable[..., Any]) -> Callable[..., Any]:
     def add_scalar(self: Any, tag: str, scalar_value: Any, global_step: int | None = None, *rest: Any, **more: Any) -> Any:
         result = original(self, tag, scalar_value, global_step, *rest, **more)
         with quiet("tensorboard"):
@@ -30,7 +24,9 @@ def _scalar(original: Callable[..., Any]) -> Callable[..., Any]:
     return add_scalar
 
 
-def _scalars(original: Callable[..., Any]) -> Callable[..., Any]:
+def scalars(library: str, function: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook of ``SummaryWriter.add_scalars``."""
+
     def add_scalars(
         self: Any, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: int | None = None, *rest: Any, **more: Any
     ) -> Any:

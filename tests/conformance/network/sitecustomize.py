@@ -1,6 +1,7 @@
 """There is no network for the scripts: an address that the runner has a file for is that file, all others are refused.
 
-What ``CONFORMANCE_HIDDEN`` names cannot be imported. This folder stands in the ``PYTHONPATH`` of the scripts. ``CONFORMANCE_NETWORK`` names a JSON file: address -> path.
+What ``CONFORMANCE_HIDDEN`` names cannot be imported. This folder stands in the ``PYTHONPATH`` of the scripts.
+``CONFORMANCE_NETWORK`` names a JSON file: address -> path.
 """
 
 import json
