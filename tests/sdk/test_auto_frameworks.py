@@ -158,19 +158,51 @@ def test_figures_are_captured_when_they_are_shown_or_saved(task: Task, monkeypat
 # -- libraries that are not installed: their surface, as their documents give it ---------------------------------------
 
 SURFACE = {
-    "torch": "import pickle\ndef manual_seed(value):\n    pass\ndef save(obj, f, pickle_module=None):\n    with open(f, 'wb') as file:\n        pickle.dump(obj, file)\n"
-    "def load(f, map_location=None):\n    with open(f, 'rb') as file:\n        return pickle.load(file)\n",
-    "keras": "class Model:\n    def save(self, filepath, overwrite=True):\n        open(filepath, 'w').write('model')\n"
-    "    def save_weights(self, filepath):\n        open(filepath, 'w').write('weights')\n"
-    "class models:\n    @staticmethod\n    def load_model(filepath):\n        return Model()\n",
-    "tensorboardX": "class SummaryWriter:\n    def add_scalar(self, tag, scalar_value, global_step=None, walltime=None):\n        return 'kept'\n"
-    "    def add_scalars(self, main_tag, tag_scalar_dict, global_step=None):\n        pass\n",
-    "xgboost": "import sys, types\nclass TrainingCallback:\n    pass\ncallback = types.ModuleType('xgboost.callback')\n"
-    "callback.TrainingCallback = TrainingCallback\nsys.modules['xgboost.callback'] = callback\n"
-    "class Booster:\n    def save_model(self, fname):\n        open(fname, 'w').write('trees')\n    def load_model(self, fname):\n        pass\n"
-    "def train(params, dtrain, num_boost_round=10, *, evals=None, callbacks=None):\n"
-    "    for epoch in range(num_boost_round):\n        for each in callbacks or []:\n"
-    "            each.after_iteration(None, epoch, {'test': {'rmse': [1.0 / (epoch + 1)]}})\n    return Booster()\n",
+    "torch": """
+import pickle
+def manual_seed(value):
+    pass
+def save(obj, f, pickle_module=None):
+    with open(f, "wb") as file:
+        pickle.dump(obj, file)
+def load(f, map_location=None):
+    with open(f, "rb") as file:
+        return pickle.load(file)
+""",
+    "keras": """
+class Model:
+    def save(self, filepath, overwrite=True):
+        open(filepath, "w").write("model")
+    def save_weights(self, filepath):
+        open(filepath, "w").write("weights")
+class models:
+    @staticmethod
+    def load_model(filepath):
+        return Model()
+""",
+    "tensorboardX": """
+class SummaryWriter:
+    def add_scalar(self, tag, scalar_value, global_step=None, walltime=None):
+        return "kept"
+    def add_scalars(self, main_tag, tag_scalar_dict, global_step=None):
+        pass
+""",
+    "xgboost": """
+import sys, types
+class TrainingCallback:
+    pass
+callback = types.ModuleType("xgboost.callback")
+callback.TrainingCallback = TrainingCallback
+sys.modules["xgboost.callback"] = callback
+class Booster:
+    def save_model(self, fname):
+        open(fname, "w").write("trees")
+def train(params, dtrain, num_boost_round=10, *, evals=None, callbacks=None):
+    for epoch in range(num_boost_round):
+        for each in callbacks or []:
+            each.after_iteration(None, epoch, {"test": {"rmse": [1.0 / (epoch + 1)]}})
+    return Booster()
+""",
 }
 
 SCRIPT = """
