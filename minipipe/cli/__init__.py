@@ -55,11 +55,13 @@ VERBS = {
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
     "doctor": Verb("minipipe.cli.doctor:doctor", "Keep", "Check the store and its surroundings."),
+    "completion": Verb("minipipe.cli.completion:completion", "Keep", "Print the completion script of a shell."),
     "gc": Verb("minipipe.cli.gc:gc", "Keep", "Remove what nothing needs, and give its room back."),
     "export": Verb("minipipe.cli.bundle:export", "Keep", "Write runs to one file that another store can take in."),
     "import": Verb("minipipe.cli.bundle:import_", "Keep", "Take in the runs of a file that export wrote."),
     "du": Verb("minipipe.cli.du:du", "Keep", "Show what takes how much room."),
 }
+_COMPLETE = "_MINIPIPE_COMPLETE"  # set by the shell that asks what may follow
 _GROUPS = ("Run", "Look", "Serve", "Keep")
 
 
@@ -102,6 +104,11 @@ def _equip(command: click.Command) -> click.Command:
     """Give a verb, and the verbs below it, the options that all have."""
     known = {name for parameter in command.params for name in parameter.opts}
     command.params.extend(one for one in _everywhere() if not known.intersection(one.opts))
+    if _COMPLETE in os.environ:
+        candidates = _load("minipipe.cli.completion:candidates")
+        for parameter in command.params:
+            if parameter.type is click.STRING and (isinstance(parameter, click.Argument) or parameter.metavar in ("Q", "P")):
+                parameter._custom_shell_complete = candidates
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     if isinstance(command, click.Group):
         for child in command.commands.values():
@@ -162,6 +169,10 @@ class Root(click.Group):
             prog_name: name in usage lines.
             extra: for click.
         """
+        if _COMPLETE in os.environ:
+            click_completion = importlib.import_module("click.shell_completion")
+            name = prog_name or "minipipe"
+            sys.exit(click_completion.shell_complete(self, {}, name, _COMPLETE, os.environ[_COMPLETE]))
         given = list(sys.argv[1:] if args is None else args)
         _prepare_streams()
         try:
@@ -259,7 +270,7 @@ def _words_of(error: click.ClickException, args: list[str]) -> tuple[str, str, s
     verb = context.info_name if context is not None else "minipipe"
     help_line = f"{context.command_path} -h" if context is not None else "minipipe -h"
     if isinstance(error, click.NoSuchOption):
-        near = ", ".join(error.possibilities or ())
+        near = ", ".join((error.possibilities or ())[:2])
         if verb == "run":
             import shlex
 
@@ -269,7 +280,25 @@ def _words_of(error: click.ClickException, args: list[str]) -> tuple[str, str, s
             cause = "the script's options stand after --"
             return f"run has no option {error.option_name!r}", cause, shlex.join(["minipipe", "run", *script, "--", *rest])
         return f"{verb} has no option {error.option_name!r}", "", f"did you mean {near}?" if near else help_line
+    parameter = getattr(error, "param", None)
+    if parameter is not None and isinstance(parameter.type, click.Choice):
+        given = error.message.partition("'")[2].partition("'")[0]
+        close = importlib.import_module("difflib").get_close_matches(given, map(str, parameter.type.choices), 1)
+        if close:
+            name = parameter.opts[-1] + " " if isinstance(parameter, click.Option) else ""
+            return error.format_message().rstrip("."), "", f"did you mean {name}{close[0]}?"
+    if isinstance(context and context.command, click.Group) and error.message.startswith("No such command "):
+        return _unknown_below(context, error.message.removeprefix("No such command ").rstrip(".").strip("'"))
     return error.format_message().rstrip("."), "", help_line
+
+
+def _unknown_below(context: Any, name: str) -> tuple[str, str, str]:
+    """A verb of a group (``queue``, ``cache``) that does not exist."""
+    known = context.command.list_commands(context)
+    near = importlib.import_module("difflib").get_close_matches(name, known, 1)
+    path = f"minipipe {context.info_name}"
+    hint = f"did you mean {path} {near[0]}?" if near else f"{path} -h"
+    return f"{context.info_name} has no verb {name!r}", f"it has {', '.join(known)}", hint
 
 
 def _wants_json(args: list[str]) -> bool:

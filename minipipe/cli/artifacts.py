@@ -24,8 +24,9 @@ _HEADERS = ("STEP", "NAME", "ROLE", "TYPE", "SIZE", "DIGEST", "PREVIEW")
 
 @click.command()
 @click.argument("name", metavar="RUN[/STEP]")
+@output.pipeline_option
 @output.pass_output
-def artifacts(out: Output, name: str) -> None:
+def artifacts(out: Output, name: str, pipeline: str | None) -> None:
     """List the artifacts of a run or a step.
 
     Outputs (scalar results too), inputs and code. Nothing is loaded: previews were stored with the values.
@@ -36,7 +37,7 @@ def artifacts(out: Output, name: str) -> None:
       minipipe artifacts calm-otter/train --json
     """
     store = out.open_store()
-    task = lookup.find_task(store, name)
+    task = lookup.find_task(store, name, pipeline)
     tasks = [task, *(views.steps_of(store, task["id"]) if task["run_name"] is not None else ())]
     found = [(row, one) for row in tasks for one in details.artifacts_of(store, row)]
     if out.quiet and not out.json:

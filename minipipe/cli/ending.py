@@ -14,6 +14,7 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.cli import output
+from minipipe.cli.lines import following
 from minipipe.store import details, lookup, records, sessions
 from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
@@ -79,8 +80,8 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
     if source is not None and source["run_name"] is not None:
         return f"{text}   next: minipipe diff {source['uid'][:8]} {run['uid'][:8]}"
     called = "@last" if newest else run["run_name"] or run["uid"][:8]
-    following = [f"minipipe show {called}"] + ([f"minipipe artifacts {called}"] if steps else [])
-    return f"{text}   next: {' | '.join(following)}"
+    words = [f"show {called}", *([f"artifacts {called}"] if steps else []), "report --open" if called == "@last" else ""]
+    return f"{text}   next: {following(*filter(None, words))}"
 
 
 # -- failures -----------------------------------------------------------------------------------------------------------
@@ -100,7 +101,9 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
     facts = json.loads(task["error"]) if task["error"] else {}
     log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
     place = f"{shown}/{task['name']}" if bad else shown
-    look = f"minipipe logs {place}   or, after a fix:  {resume}" if log else f"after a fix:  {resume}"
+    look = following(f"step {place} --pdb") if bad and task["status"] == states.FAILED else ""
+    look = look or (f"minipipe logs {place}" if log else "")
+    look = f"{look}   or, after a fix:  {resume}" if look else f"after a fix:  {resume}"
     return errors.RunFailed(message, "\n".join(filter(None, [facts.get("where", ""), *log])), look, run=run["uid"])
 
 

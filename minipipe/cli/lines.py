@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from minipipe import states
-from minipipe.cli import output
+from minipipe.cli import VERBS, output
 from minipipe.store import details, lookup, presence, reasons
 from minipipe.store.details import elapsed_s, error_of
 from minipipe.store.home import Store
@@ -58,6 +58,11 @@ def meter(percent: int | None, stream: IO[str] | None = None) -> str:
         return ""
     done = min(max(percent, 0), 100) * _BAR // 100
     return f"[{('=' * done + ('>' if done < _BAR else ''))[:_BAR]:<{_BAR}}] {percent}%"
+
+
+def following(*commands: str) -> str:
+    """``minipipe show x | minipipe logs x``: what to type next."""
+    return " | ".join(f"minipipe {command}" for command in commands if command.split()[0] in VERBS)
 
 
 # -- a run --------------------------------------------------------------------------------------------------------------

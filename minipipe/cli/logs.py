@@ -33,8 +33,11 @@ _HEADER_LIMIT = 8192
 @click.option("--failed", is_flag=True, help="Only failed steps.")
 @click.option("--raw", is_flag=True, help="The bytes as they are: no prefix, nothing escaped.")
 @click.option("--attempt", type=click.IntRange(min=1), metavar="N", help="Which try (default: the last).")
+@output.pipeline_option
 @output.pass_output
-def logs(out: Output, name: str, follow: bool, tail: int | None, failed: bool, raw: bool, attempt: int | None) -> None:
+def logs(
+    out: Output, name: str, follow: bool, tail: int | None, failed: bool, raw: bool, attempt: int | None, pipeline: str | None
+) -> None:
     """Print what steps printed.
 
     Of a run: its steps in the order they started, each line after the step's name.
@@ -46,7 +49,7 @@ def logs(out: Output, name: str, follow: bool, tail: int | None, failed: bool, r
       minipipe logs @last-failed --failed --tail 20
     """
     store = out.open_store()
-    task = lookup.find_task(store, name)
+    task = lookup.find_task(store, name, pipeline)
     if follow:
         _Follower(store, task, out, raw, tail).run()
         return

@@ -43,8 +43,9 @@ def sparkline(values: Sequence[float], cells: int = _CELLS) -> str:
 @click.argument("name", metavar="RUN[/STEP]")
 @click.option("--title", metavar="T", help="Only this chart.")
 @click.option("--csv", "as_csv", is_flag=True, help="Every point, as comma-separated values.")
+@output.pipeline_option
 @output.pass_output
-def metrics_of(out: Output, name: str, title: str | None, as_csv: bool) -> None:
+def metrics_of(out: Output, name: str, title: str | None, as_csv: bool, pipeline: str | None) -> None:
     """Show what steps measured.
 
     One line per series: its first, last, lowest and highest value.
@@ -58,7 +59,7 @@ def metrics_of(out: Output, name: str, title: str | None, as_csv: bool) -> None:
     A step that came from the cache shows what its original measured.
     """
     store = out.open_store()
-    task = lookup.find_task(store, name)
+    task = lookup.find_task(store, name, pipeline)
     tasks = [task, *(views.steps_of(store, task["id"]) if task["run_name"] is not None else ())]
     found = [(row, one) for row in tasks for one in metrics.series_of(store, row["id"], title)]
     if title is not None and not found:

@@ -221,6 +221,9 @@ def pass_output(function: Callable[Concatenate[Output, P], R]) -> Callable[P, R]
     return call
 
 
+pipeline_option = click.option("--pipeline", metavar="P", help="@last, @-2 and @last-failed: of this pipeline.")
+
+
 # -- writing ------------------------------------------------------------------------------------------------------------
 
 

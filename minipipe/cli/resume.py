@@ -52,9 +52,10 @@ def resume(
     """Go on with an ended run; finished steps stay.
 
     \b
-    minipipe resume @last                    after a fix, or after a crash
-    minipipe resume 8b0e44d1 --detach        leave it to a worker
-    minipipe resume @last --from train       train and what needs it once more
+    Examples:
+      minipipe resume @last                    after a fix, or after a crash
+      minipipe resume 8b0e44d1 --detach        leave it to a worker
+      minipipe resume @last --from train       train and what needs it once more
 
     The run keeps its id. Its logic runs again, with the script as it is now: steps that completed are taken as they are if code
     and inputs are unchanged, the others run.

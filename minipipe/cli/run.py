@@ -75,10 +75,11 @@ def run(
     """Run a script, its pipelines and their steps.
 
     \b
-    minipipe run flow.py                     run a script
-    minipipe run flow.py --set lr=0.2        change an argument of its pipeline
-    minipipe run flow.py -- --epochs 3       what stands after -- belongs to the script
-    minipipe run                             run the built-in example
+    Examples:
+      minipipe run flow.py                     run a script
+      minipipe run flow.py --set lr=0.2        change an argument of its pipeline
+      minipipe run flow.py -- --epochs 3       what stands after -- belongs to the script
+      minipipe run                             run the built-in example
 
     The script runs as `python SCRIPT ARGS` would run it. Tasks that it leaves on queues which no worker serves are executed by an
     embedded pool that ends with this command.

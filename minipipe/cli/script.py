@@ -6,6 +6,7 @@ import difflib
 import importlib.machinery
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -147,6 +148,26 @@ def traceback_text(error: BaseException, full: bool = False) -> str:
     cut = 0 if full else sum(_cut(part) for part in _parts(report))
     text = "".join(report.format())
     return text + f"… {cut} minipipe {'frame' if cut == 1 else 'frames'}, --traceback full\n" if cut else text
+
+
+_FRAME = re.compile(r'^  File "(.*)", line \d+')
+
+
+def user_traceback(text: str) -> str:
+    """A traceback that was written down, without minipipe's frames and those of the import machinery; how many is said."""
+    kept: list[str] = []
+    cut, skipping = 0, False
+    for line in text.splitlines():
+        match = _FRAME.match(line)
+        if match is not None:
+            skipping = not is_user_frame(match[1])
+            cut += skipping
+        elif not line.startswith("    "):
+            skipping = False
+        if not skipping:
+            kept.append(line)
+    note = [f"… {cut} minipipe {'frame' if cut == 1 else 'frames'}, all of them in its log"] if cut else []
+    return "\n".join([*kept, *note])
 
 
 def _parts(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:

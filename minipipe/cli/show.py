@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from minipipe import errors, states
-from minipipe.cli import lines, output
+from minipipe.cli import lines, output, script
 from minipipe.cli.output import Output
 from minipipe.store import details, lookup, presence, reasons, records, surroundings, views
 from minipipe.store.details import elapsed_s, error_of
@@ -20,21 +20,24 @@ from minipipe.store.home import Store
 @click.command()
 @click.argument("name", metavar="[RUN[/STEP]]", default="@last")
 @click.option("--params", "part", flag_value="params", help="Parameters alone.")
+@click.option("--config", "part", flag_value="config", help="Configuration objects alone.")
 @click.option("--code", "part", flag_value="code", help="The captured source alone.")
 @click.option("--env", "part", flag_value="env", help="Where and with what it was started.")
 @click.option("--attempts", "part", flag_value="attempts", help="Every try, with its end.")
+@output.pipeline_option
 @output.pass_output
-def show(out: Output, name: str, part: str | None) -> None:
+def show(out: Output, name: str, part: str | None, pipeline: str | None) -> None:
     """Show a run or a step.
 
     \b
     Examples:
       minipipe show
       minipipe show calm-otter/train --code
+      minipipe show @last-failed --pipeline digits-demo
     """
     store = out.open_store()
     # No snapshot: a pager that blocks us must not hold a read transaction open.
-    task = lookup.find_task(store, name)
+    task = lookup.find_task(store, name, pipeline)
     if out.quiet and not out.json:
         output.write(task["uid"])
     elif part is not None:
@@ -65,7 +68,7 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
     waiting = reasons.waiting_reason(store, run, living, counts)
     if waiting:
         output.write("  " + output.escape(f"waiting: {waiting}"))
-    elif run["reason"] and run["status"] not in states.GOOD:
+    elif run["reason"] and run["status"] not in states.GOOD and not any(step["status"] == states.FAILED for step in steps):
         output.write("  " + output.escape(run["reason"]))
     widths = (
         max((lines.width_of(output.escape(step["name"])) for step in steps), default=0),
@@ -78,30 +81,48 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
 
 
 def _origin(store: Store, run: sqlite3.Row) -> str:
+    """``script flow.py, git 1a2b3c4 (dirty), python 3.11.7   from 7f3a91c2 calm-otter: lr 0.1 -> 9.9``."""
     entry = json.loads(run["entry"])
     parts = []
     if entry.get("file"):
         parts.append(f"script {output.shown_path(entry['file']).removeprefix('./')}")
+    if entry.get("commit"):
+        parts.append(f"git {entry['commit'][:7]}{' (dirty)' if entry.get('diff') else ''}")
+    if entry.get("python"):
+        parts.append(f"python {entry['python']}")
     if entry.get("mode"):
         parts.append(f"{entry['mode']} mode")
-    template = details.task_by_id(store, run["template_id"])
-    text = ", ".join(parts)
-    if template is not None:
-        text = f"{text}   from {template['uid'][:8]} {template['run_name'] or template['name']}".strip()
-    return text
+    return "   ".join(part for part in (", ".join(parts), _copied_from(store, run)) if part)
+
+
+def _copied_from(store: Store, task: sqlite3.Row) -> str:
+    template = details.task_by_id(store, task["template_id"])
+    if template is None:
+        return ""
+    changes = ", ".join(
+        f"{name} {old or 'absent'} -> {new or 'absent'}" for name, old, new in details.changed_arguments(store, task, template)
+    )
+    return f"from {template['uid'][:8]} {template['run_name'] or template['name']}" + (f": {changes}" if changes else "")
 
 
 def _next(run: sqlite3.Row, steps: list[sqlite3.Row]) -> None:
     name = run["run_name"]
     failed = next((step for step in steps if step["status"] == states.FAILED and not step["tolerated"]), None)
+    words: tuple[str, ...] = ()
     if failed is not None:
-        output.note(f"next: minipipe logs {name}/{failed['name']} | minipipe resume {name}", kind="")
+        step = f"{name}/{failed['name']}"
+        words = (f"logs {step}", f"step {step} --pdb", f"resume {name}")
     elif run["status"] in states.BAD:
-        output.note(f"next: minipipe resume {name}", kind="")
+        words = (f"resume {name}",)
     elif run["status"] in states.GOOD:
-        output.note(f"next: minipipe artifacts {name} | minipipe logs {name}", kind="")
-    elif run["status"] == states.IN_PROGRESS:
-        output.note(f"next: minipipe logs -f {name} | minipipe abort {name}", kind="")
+        words = (f"artifacts {name}", f"logs {name}", f"report {name}")
+    elif run["status"] == states.CREATED:
+        words = (f"rerun {name}",)
+    elif run["status"] not in states.ENDED:
+        words = (f"watch {name}", f"logs -f {name}", f"abort {name}")
+    text = lines.following(*words)
+    if text:
+        output.note(f"next: {text}", kind="")
 
 
 # -- a step -------------------------------------------------------------------------------------------------------------
@@ -112,17 +133,26 @@ def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
     when = output.clock(task["started_at"] or task["ended_at"] or task["created_at"], out.utc)
     word = "step" if task["parent_id"] is not None else "task"
     spent = output.duration(elapsed_s(task, now))
-    head = [(output.escape(f"{word} {label}"), ""), (task["status"], task["status"]), (spent, ""), (when, "")]
-    output.write(lines.painted(lines.joined(head)))
+    name = "" if task["parent_id"] is not None else f"{task['name']} ({details.project_of(store, task)})"
+    parts = [(f"{word} {label}", ""), (name, ""), (task["status"], task["status"]), (spent, ""), (when, "")]
+    output.write(lines.painted(lines.joined([(output.escape(text), status) for text, status in parts])))
+    origin = _origin(store, task)
+    if origin:
+        output.write("  " + output.escape(origin))
     for name, text in _facts(store, task):
         if text:
             output.write(f"  {name:<10} {output.escape(text)}".rstrip())
     failure = error_of(task)
     if failure.get("traceback"):
         output.write("  traceback")
-        output.write("\n".join("    " + line for line in output.escape_lines(failure["traceback"]).rstrip().split("\n")))
+        output.write(
+            "\n".join(
+                "    " + line for line in output.escape_lines(script.user_traceback(failure["traceback"])).rstrip().split("\n")
+            )
+        )
     if task["status"] == states.FAILED:
-        output.note(f"next: minipipe logs {label} | minipipe show {label} --code", kind="")
+        pdb = f"step {label} --pdb" if task["parent_id"] is not None else f"show {label} --code"
+        output.note(f"next: {lines.following(f'logs {label}', pdb)}", kind="")
 
 
 def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
@@ -135,7 +165,7 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
     return [
         ("id", task["uid"]),
         ("type", task["type"]),
-        ("queue", task["queue"] or ""),
+        ("queue", (task["queue"] or "") + (f", priority {task['priority']}" if task["priority"] else "")),
         ("cached", f"from {details.label_of(store, source)}" if source is not None else ""),
         ("attempts", ", ".join([tries, *extra]) if task["attempt"] else ""),
         ("waiting", reasons.waiting_reason(store, task, presence.living(store))),
@@ -143,12 +173,18 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
         ("where", failure.get("where", "")),
         ("needs", ", ".join(needs)),
         ("needed by", ", ".join(needed_by)),
-        ("params", " ".join(f"{name}={text}" for _, name, text in details.arguments_of(store, task["id"]))),
+        ("params", lines.arguments(store, task["id"])),
+        ("recorded", " ".join(f"{name}={_short(value)}" for name, value in json.loads(task["settings"]).items())),
         ("inputs", _names(artifacts, "input")),
         ("outputs", _names(artifacts, "output")),
         ("tags", ", ".join(details.tags_of(store, task["id"]))),
         ("comment", task["comment"]),
     ]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _names(artifacts: list[dict[str, Any]], role: str) -> str:
@@ -172,6 +208,21 @@ def _params(store: Store, out: Output, task: sqlite3.Row) -> None:
         for row in rows
     ]
     output.print_table(cells, ("SECTION", "NAME", "VALUE", "TYPE", "DESCRIPTION"), out.format, documents)
+
+
+def _config(store: Store, out: Output, task: sqlite3.Row) -> None:
+    rows = details.configurations_of(store, task["id"])
+    if out.format != "table":
+        documents = [{key: row[key] for key in ("name", "kind", "description", "text")} for row in rows]
+        cells = [tuple(one.values()) for one in documents]
+        output.print_table(cells, ("NAME", "KIND", "DESCRIPTION", "TEXT"), out.format, documents)
+        return
+    for row in rows:
+        facts = ", ".join(part for part in (row["kind"], row["description"]) if part)
+        output.note(output.escape(row["name"] + (f" ({facts})" if facts else "")), kind="")
+        output.write(output.escape_lines(row["text"]).rstrip("\n"))
+    if not rows:
+        output.note(f"{details.label_of(store, task)} has no configuration objects")
 
 
 def _code(store: Store, out: Output, task: sqlite3.Row) -> None:
@@ -233,7 +284,7 @@ def _attempts(store: Store, out: Output, task: sqlite3.Row) -> None:
     output.print_table(rows, ("ATTEMPT", "STARTED", "TIME", "STATUS", "WORKER", "REASON"), out.format, documents)
 
 
-_PARTS = {"params": _params, "code": _code, "env": _env, "attempts": _attempts}
+_PARTS = {"params": _params, "config": _config, "code": _code, "env": _env, "attempts": _attempts}
 
 
 # -- JSON ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import sys
@@ -44,7 +45,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 @click.command()
-@click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
 @click.option("--all", "everything", is_flag=True, help="Steps and templates too.")
 @click.option("--status", "statuses", multiple=True, type=click.Choice(states.STATUSES), metavar="STATUS", help="Only these.")
 @click.option("--pipeline", metavar="P", help="Only runs of this pipeline.")
@@ -108,8 +109,22 @@ def _show(store: Store, out: Output, wanted: views.Filter) -> None:
         )
         return
     _print(found, records, out, now)
+    if not found and not out.json:
+        _explain_nothing(store, wanted)
     if not out.json:
         output.note(_footer(store, living, queued), kind="")
+
+
+def _explain_nothing(store: Store, wanted: views.Filter) -> None:
+    """Nothing fits: because a name is misspelt, or because nothing does."""
+    pipelines, projects = views.known_names(store)
+    for word, name, known in (("pipeline", wanted.pipeline, pipelines), ("project", wanted.project, projects)):
+        if name is not None and name not in known:
+            near = importlib.import_module("difflib").get_close_matches(name, known, 1)
+            output.note(f"no {word} {name!r}" + (f": did you mean {near[0]}?" if near else ""))
+            return
+    if wanted != views.Filter(wanted.limit, wanted.everything):
+        output.note("no run fits; minipipe status without options shows the newest")
 
 
 def _print(found: Sequence[views.Listed], records: list[dict[str, Any]], out: Output, now: float) -> None:
@@ -131,7 +146,7 @@ def _cells(one: views.Listed, now: float, width: int) -> list[object]:
     row = one.row
     started = row["started_at"] or row["created_at"]
     shown = " ".join(f"{name}={text}" for _, name, text in one.parameters)
-    name = row["run_name"] or ("template" if row["status"] == states.CREATED else "")
+    name = row["run_name"] or ("template" if row["status"] == states.CREATED else row["parent_run"]) or ""
     return [
         row["uid"][:width],
         name,
@@ -162,6 +177,7 @@ def _record(one: views.Listed, now: float) -> dict[str, Any]:
     return {
         "id": row["uid"],
         "name": row["run_name"],
+        "run": row["parent_run"],
         "type": row["type"],
         "task_name": row["name"],
         "pipeline": one.pipeline,

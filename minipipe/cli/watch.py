@@ -23,8 +23,9 @@ from minipipe.store.home import Store
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop looking after S seconds.")
 @click.option("--logs", is_flag=True, help="Show what steps print.")
 @click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
+@output.pipeline_option
 @output.pass_output
-def watch(out: Output, run: str, timeout: float | None, logs: bool, progress: str | None) -> int:
+def watch(out: Output, run: str, timeout: float | None, logs: bool, progress: str | None, pipeline: str | None) -> int:
     """Watch a run until it ends.
 
     \b
@@ -36,7 +37,7 @@ def watch(out: Output, run: str, timeout: float | None, logs: bool, progress: st
     """
     found = settings.load_settings(progress=progress)
     store = out.open_store()
-    task = lookup.find_task(store, run)
+    task = lookup.find_task(store, run, pipeline)
     if task["parent_id"] is not None:
         shown = task["uid"][:8]
         raise errors.UsageError(f"task {shown} is a step", "watch follows runs", f"minipipe logs -f {shown}")

@@ -85,9 +85,11 @@ def neighbours(store: Store, task_id: int) -> tuple[list[str], list[str]]:
 
 
 def arguments_of(store: Store, task_id: int) -> tuple[tuple[str, str, str], ...]:
-    """(section, name, text) of the parameters that were given to a task; its scalar results are not among them."""
+    """(section, name, text) of the values that were given to a task; neither its scalar results nor links to other results."""
     rows = store.database.rows(
-        "SELECT section, name, text FROM parameter WHERE task_id = ? AND section <> 'return' ORDER BY id LIMIT 40", (task_id,)
+        "SELECT section, name, text FROM parameter WHERE task_id = ? AND section NOT IN ('return', 'kwargs_artifacts')"
+        " ORDER BY id LIMIT 40",
+        (task_id,),
     )
     return tuple((row["section"], row["name"], row["text"]) for row in rows)
 
@@ -167,3 +169,20 @@ def attempts_of(store: Store, task_id: int) -> list[AttemptView]:
             last = found[-1]
             found[-1] = AttemptView(last.number, last.started_at, row["at"], row["new"], last.worker, row["detail"])
     return found
+
+
+def changed_arguments(store: Store, task: sqlite3.Row, source: sqlite3.Row) -> list[tuple[str, str, str]]:
+    """(name, text there, text here) of the parameters in which a task differs from the one it was copied from; "" is absent."""
+    here, there = (
+        {section + "/" + name if section != "Args" else name: text for section, name, text in arguments_of(store, one["id"])}
+        for one in (task, source)
+    )
+    names = dict.fromkeys((*there, *here))
+    return [(name, there.get(name, ""), here.get(name, "")) for name in names if there.get(name) != here.get(name)]
+
+
+def configurations_of(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """Configuration objects of a task: name, kind, description and text of each."""
+    return store.database.rows(
+        "SELECT name, kind, description, text FROM configuration WHERE task_id = ? ORDER BY rowid", (task_id,)
+    )

@@ -48,8 +48,13 @@ def find_run(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Ro
     return row
 
 
-def find_task(store: Store, text: str) -> sqlite3.Row:
+def find_task(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Row:
     """The task that `text` means: all that `find_run` takes, ``RUN/STEP``, or the id of a step.
+
+    Args:
+        store: where to look.
+        text: as typed.
+        pipeline: only runs of this pipeline count for the ``@`` forms.
 
     Raises:
         NotFound: no such run or step. A step that a resumed run replaced is found by its id only.
@@ -57,9 +62,9 @@ def find_task(store: Store, text: str) -> sqlite3.Row:
     """
     run_text, slash, step = text.partition("/")
     if slash:
-        return find_step(store, find_run(store, run_text), step)
+        return find_step(store, find_run(store, run_text, pipeline), step)
     try:
-        return find_run(store, text)
+        return find_run(store, text, pipeline)
     except errors.NotFound:
         row = _by_prefix(store, text, "1", "tasks")
         if row is None:

@@ -111,12 +111,22 @@ def _list_query(store: Store, wanted: Filter) -> tuple[str, list[object]]:
             " AND ? IN (a.name, a.section || '/' || a.name) AND a.text = ?)"
         )
         values += [name, text]
-    sql = "SELECT t.*, p.name AS project_name FROM task t CROSS JOIN project p ON p.id = t.project_id"
+    sql = (
+        "SELECT t.*, p.name AS project_name, (SELECT r.run_name FROM task r WHERE r.id = t.parent_id) AS parent_run"
+        " FROM task t CROSS JOIN project p ON p.id = t.project_id"
+    )
     return f"{sql} WHERE {' AND '.join(where)} ORDER BY t.id DESC LIMIT ?", [*values, wanted.limit]
 
 
 def _marks(values: Sequence[object]) -> str:
     return ",".join("?" * len(values))
+
+
+def known_names(store: Store) -> tuple[list[str], list[str]]:
+    """(pipelines, projects) that a list can be narrowed to, as people know them."""
+    names = [row["name"] for row in store.database.rows("SELECT name FROM project ORDER BY name")]
+    pairs = [lookup.pipeline_of("", name) for name in names]
+    return sorted({pipeline for pipeline, _ in pairs if pipeline}), sorted({project for _, project in pairs if project})
 
 
 def step_counts(store: Store, run_id: int) -> dict[str, int]:

@@ -20,7 +20,7 @@ from minipipe import errors
 
 Invoke = Callable[..., Result]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
-MINE = [name for name in package.VERBS if name not in ("run", "resume")]
+MINE = list(package.VERBS)
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -71,6 +71,10 @@ def test_the_version_is_the_package_version(cli: Invoke) -> None:
         (("logs",), "Missing argument 'RUN[/STEP]'", "minipipe logs -h"),
         (("status", "-n", "many"), "'many' is not a valid integer range", "minipipe status -h"),
         (("status", "--format", "xml"), "'xml' is not one of", "minipipe status -h"),
+        (("status", "--status", "compelted"), "'compelted' is not one of", "did you mean --status completed?"),
+        (("queue", "pauze", "x"), "queue has no verb 'pauze'", "did you mean minipipe queue pause?"),
+        (("cache", "xyzzy"), "cache has no verb 'xyzzy'", "minipipe cache -h"),
+        (("completion", "tcsh"), "'tcsh' is not one of", "minipipe completion -h"),
     ],
 )
 def test_a_wrong_command_line_is_exit_2_with_the_next_thing_to_type(

@@ -151,3 +151,78 @@ def test_cache_clear_needs_exactly_one_thing_to_clear(filled: Filled, cli: Invok
     assert cli("cache", "clear", "@last", "--all").exit_code == 2
     assert cli("cache", "clear", "--pipeline", "nope").exit_code == 3
     assert cli("cache", "why", "@last").exit_code == 2
+
+
+def test_a_copy_says_what_it_was_copied_from_and_what_was_changed(filled: Filled, cli: Invoke) -> None:
+    from minipipe.store import edits
+
+    first = filled.run(
+        entry={"kind": "script", "file": "/flow.py", "source": "", "commit": "1a2b3c4d5e", "diff": "+x", "python": "3.11.7"}
+    )
+    filled.end(first)
+    copy = edits.clone(filled.store, first.id, "digits-demo")
+    edits.set_parameters(filled.store, copy.id, [tasks.Parameter("Args", "lr", "9.9", "float", "9.9")])
+    result = cli("show", str(copy.run_name))
+    origin = f"script /flow.py, git 1a2b3c4 (dirty), python 3.11.7   from {first.uid[:8]} {first.run_name}: lr 0.1 -> 9.9"
+    assert result.stdout.splitlines()[1] == f"  {origin}"
+
+
+def test_a_task_that_is_no_step_is_shown_with_its_project(filled: Filled, cli: Invoke) -> None:
+    new = tasks.NewTask(
+        type="training", name="make dataset", project="examples", draft=True, entry={"kind": "script", "file": "/a.py"}
+    )
+    made = tasks.submit(filled.store, new)
+    lines = cli("show", made.uid[:8]).stdout.splitlines()
+    assert lines[0].startswith(f"task {made.uid[:8]}  make dataset (examples)  created  ")
+    assert lines[1] == "  script /a.py"
+    assert "make dataset" in cli("status", "--all").stdout
+
+
+def test_configuration_objects_are_shown_alone(filled: Filled, cli: Invoke) -> None:
+    from minipipe.store import edits
+
+    run = filled.run()
+    edits.set_configuration(filled.store, run.id, "model", "layers: 3\n", "yaml", "what is trained")
+    result = cli("show", "--config")
+    assert (result.stdout, result.stderr) == ("layers: 3\n", "model (yaml, what is trained)\n")
+    assert json.loads(cli("show", "--config", "--json").stdout) == [
+        {"name": "model", "kind": "yaml", "description": "what is trained", "text": "layers: 3\n"}
+    ]
+
+
+def test_recorded_arguments_are_shown(filled: Filled, cli: Invoke) -> None:
+    run = filled.run()
+    filled.step(run, "train", settings={"docker": "python:3.11"})
+    assert "recorded   docker=python:3.11" in cli("show", "@last/train").stdout
+
+
+def test_a_traceback_is_shown_without_our_frames(filled: Filled, cli: Invoke) -> None:
+    from minipipe.cli import script
+
+    ours = script.__file__
+    frames = [f'  File "{ours}", line 1, in x', "    code", "    ^^^^", '  File "/flow.py", line 31, in train', "    raise"]
+    text = "\n".join(["Traceback (most recent call last):", *frames, "ValueError: no", ""])
+    shown = script.user_traceback(text).splitlines()
+    assert shown == [
+        "Traceback (most recent call last):",
+        '  File "/flow.py", line 31, in train',
+        "    raise",
+        "ValueError: no",
+        "… 1 minipipe frame, all of them in its log",
+    ]
+
+
+def test_at_names_are_within_a_pipeline_where_one_is_named(filled: Filled, cli: Invoke) -> None:
+    first = filled.run("one", project="x/.pipelines/one")
+    filled.run("two", project="x/.pipelines/two")
+    assert cli("show", "@last", "--pipeline", "one", "-q").stdout.strip() == first.uid
+    result = cli("show", "@last", "--pipeline", "three")
+    assert result.exit_code == 3
+    assert "no run of pipeline 'three' matches '@last'" in result.stderr
+
+
+def test_a_list_in_which_nothing_fits_says_why(filled: Filled, cli: Invoke) -> None:
+    filled.run()
+    assert "no pipeline 'digits-dem': did you mean digits-demo?" in cli("status", "--pipeline", "digits-dem").stderr
+    assert "no project 'example': did you mean examples?" in cli("status", "--project", "example").stderr
+    assert "no run fits" in cli("status", "--status", "failed").stderr
