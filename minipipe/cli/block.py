@@ -92,15 +92,19 @@ class Block:
         scope: which runs.
         headed: each run has its headline, even a single one.
         color: "auto", "always" or "never".
-        stream: the terminal.
+        stream: the terminal; default stderr.
+        served: the command has workers of its own for what nobody serves.
     """
 
-    def __init__(self, store: Store, scope: sessions.Scope, headed: bool, color: str, stream: IO[str] | None = None) -> None:
+    def __init__(
+        self, store: Store, scope: sessions.Scope, headed: bool, color: str, stream: IO[str] | None = None, served: bool = False
+    ) -> None:
         self.store = store
         self.scope = scope
         self.headed = headed
         self.color = color
         self.stream = stream or sys.stderr
+        self.served = served
         self._values: dict[int, str] = {}
         self._reasons: dict[int, tuple[str, float]] = {}  # why a run does not move, and since when
 
@@ -159,6 +163,8 @@ class Block:
         counts = Counter(step["status"] for run in runs for step in steps[run["id"]])
         for run in runs:
             reason = reasons.waiting_reason(self.store, run, living, counts)
+            if self.served and reason.startswith(reasons.UNSERVED):
+                reason = ""
             held, since = self._reasons.get(run["id"], ("", now))
             self._reasons[run["id"]] = (reason, since if reason == held else now)
             if reason and reason == held and now - since >= _PATIENCE_S:
@@ -239,7 +245,8 @@ class Block:
             if step["id"] not in self._values:
                 self._values[step["id"]] = shown_values(self.store, step["id"])
             values = self._values[step["id"]]
-        return lines.notes_of(self.store, step, living, now, values), ""
+        notes = lines.notes_of(self.store, step, living, now, values)
+        return [note for note in notes if not (self.served and note.startswith(reasons.UNSERVED))], ""
 
 
 def _group_notes(entry: Entry, now: float, stream: IO[str]) -> list[str]:

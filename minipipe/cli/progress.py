@@ -311,7 +311,7 @@ class Follower:
         pause = _REDRAW_S if self._dirty else _REMIND_S
         if not final and now - self._drawn_at < pause:
             return
-        self._block = self._block or Block(store, self.scope, self.style.headed, self.style.color)
+        self._block = self._block or Block(store, self.scope, self.style.headed, self.style.color, served=self.pool is not None)
         self._drawn_at, self._dirty = now, False
         size = output.terminal_size(sys.stderr)
         if final:
@@ -330,6 +330,8 @@ class Follower:
         for run in sessions.runs(store, self.scope):
             counts = views.step_counts(store, run["id"])
             reason = reasons.waiting_reason(store, run, living, counts)
+            if self.pool is not None and reason.startswith(reasons.UNSERVED):
+                reason = ""
             before = self._waiting.get(run["id"])
             if reason and before == f"?{reason}":  # it holds for a second: no passing moment
                 self.console.line(f"waiting: {output.escape(reason)}")

@@ -86,8 +86,9 @@ def _origin(store: Store, run: sqlite3.Row) -> str:
     parts = []
     if entry.get("file"):
         parts.append(f"script {output.shown_path(entry['file']).removeprefix('./')}")
-    if entry.get("commit"):
-        parts.append(f"git {entry['commit'][:7]}{' (dirty)' if entry.get('diff') else ''}")
+    pinned = entry.get("pinned") or {"commit": entry.get("commit"), "patch": entry.get("diff")}
+    if pinned["commit"]:
+        parts.append(f"git {pinned['commit'][:7]}{' (dirty)' if pinned.get('patch') else ''}")
     if entry.get("python"):
         parts.append(f"python {entry['python']}")
     if entry.get("mode"):

@@ -11,6 +11,7 @@ from minipipe.store.home import Store
 from minipipe.store.presence import AGENT, LiveWorker, servers
 from minipipe.store.queues import start_hint
 
+UNSERVED = "no worker serves"  # how a reason begins that a command with workers of its own does away with
 _FIRST_QUEUED = "SELECT * FROM task WHERE parent_id = ? AND superseded = 0 AND status = 'queued' ORDER BY id LIMIT 1"
 
 
@@ -50,7 +51,7 @@ def _why_queued(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker]) -
     if not serving:
         if task["private"]:
             return "the command that would run it is gone"
-        return f"no worker serves queue {queue!r}; start one: {start_hint(queue)}"
+        return f"{UNSERVED} queue {queue!r}; start one: {start_hint(queue)}"
     slots, busy = sum(worker.slots for worker in serving), sum(worker.busy for worker in serving)
     if not task["controller"] and busy >= slots:
         return f"all {slots} slots of {', '.join(worker.name for worker in serving)} are busy"
