@@ -101,7 +101,8 @@ def _copied_from(store: Store, task: sqlite3.Row) -> str:
     if template is None:
         return ""
     changes = ", ".join(
-        f"{name} {old or 'absent'} -> {new or 'absent'}" for name, old, new in details.changed_arguments(store, task, template)
+        f"{name} {old or 'absent'} -> {new or 'absent'}"
+        for name, old, new in details.changed_arguments(store, task["id"], template["id"])
     )
     return f"from {template['uid'][:8]} {template['run_name'] or template['name']}" + (f": {changes}" if changes else "")
 

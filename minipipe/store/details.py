@@ -171,16 +171,6 @@ def attempts_of(store: Store, task_id: int) -> list[AttemptView]:
     return found
 
 
-def changed_arguments(store: Store, task: sqlite3.Row, source: sqlite3.Row) -> list[tuple[str, str, str]]:
-    """(name, text there, text here) of the parameters in which a task differs from the one it was copied from; "" is absent."""
-    here, there = (
-        {section + "/" + name if section != "Args" else name: text for section, name, text in arguments_of(store, one["id"])}
-        for one in (task, source)
-    )
-    names = dict.fromkeys((*there, *here))
-    return [(name, there.get(name, ""), here.get(name, "")) for name in names if there.get(name) != here.get(name)]
-
-
 def configurations_of(store: Store, task_id: int) -> list[sqlite3.Row]:
     """Configuration objects of a task: name, kind, description and text of each."""
     return store.database.rows(
