@@ -79,7 +79,7 @@ def _lines(found: picture.Picture, form: str, plain: bool) -> Iterator[str]:
     elif form == "dot":
         yield dag.dot(found, name)
     elif form == "svg":
-        yield dag.svg(found, name, style=theme.standalone())
+        yield dag.svg(folds.fold(found), name, style=theme.standalone())
     elif form == "json":
         yield output.json_text(document(found))
     else:

@@ -36,17 +36,15 @@ def class_of(box: Box) -> str:
 # -- SVG ----------------------------------------------------------------------------------------------------------------
 
 
-def svg(picture: Picture, name: str, anchor: Anchor = lambda box: None, folded: Folded | None = None, style: str = "") -> Markup:
+def svg(folded: Folded, name: str, anchor: Anchor = lambda box: None, style: str = "") -> Markup:
     """The graph as an SVG element.
 
     Args:
-        picture: what to draw.
+        folded: boxes and arrows.
         name: of the run, for the title.
         anchor: where a box links to; None for no link.
-        folded: boxes and arrows, if they are known already.
         style: CSS to stand inside, for a file of its own.
     """
-    folded = folded or fold(picture)
     boxes, links = folded.boxes, folded.links
     widths = [_box_width(box) for box in boxes]
     count = max((box.layer for box in boxes), default=-1) + 1

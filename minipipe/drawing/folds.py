@@ -133,8 +133,12 @@ def fold(picture: Picture, always: bool = False) -> Folded:
         picture: any.
         always: fold whatever the size; for small places.
     """
-    nodes = picture.nodes
-    layers = layers_of([node.id for node in nodes], picture.edges)
+    return fold_of(picture.nodes, picture.edges, always)
+
+
+def fold_of(nodes: Sequence[Node], edges: Sequence[Edge], always: bool = False) -> Folded:
+    """The same of steps and edges that are no run yet."""
+    layers = layers_of([node.id for node in nodes], edges)
     least = 2 if always else len(nodes) + 1 if len(nodes) <= SMALL else 3 if len(nodes) > LARGE else 5
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in nodes:
@@ -146,8 +150,8 @@ def fold(picture: Picture, always: bool = False) -> Folded:
             boxes.append(Box(tuple(members), layer))
         else:
             boxes.extend(Box((member,), layer) for member in members)
-    folded = Folded(tuple(boxes), _links(boxes, picture.edges))
-    return _chains(folded, picture.edges, max(least, 3))
+    folded = Folded(tuple(boxes), _links(boxes, edges))
+    return _chains(folded, edges, max(least, 3))
 
 
 def layers_of(ids: Sequence[int], edges: Iterable[Edge]) -> dict[int, int]:

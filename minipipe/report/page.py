@@ -47,7 +47,7 @@ def run_page(facts: Facts, refresh: bool = False, back: str | None = None) -> st
             title=f"{name} – {facts.pipeline}",
             refresh=_REFRESH_S if refresh and not found.ended else None,
             back=back,
-            graph=dag.svg(found, name, lambda box: "#" + facts.anchors[box.nodes[0].id], folded) if found.nodes else None,
+            graph=dag.svg(folded, name, lambda box: "#" + facts.anchors[box.nodes[0].id]) if found.nodes else None,
             timeline=gantt.svg(found, name, lambda node: "#" + facts.anchors[node.id]),
             seconds=_elapsed(facts),
             tally=folds.tally(found.nodes),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import errors, hashing
-from minipipe.sdk import proxy, values
+from minipipe.sdk import display, proxy, values
 from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 from minipipe.store.tasks import Link, Parameter
@@ -34,6 +34,12 @@ class Reference:
     uid: str
     output: str
     store: Path
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str] | None:
+        return display.result_bundle(self.store, self.task_id, self.output)
+
+    def _repr_html_(self) -> str | None:
+        return (self._repr_mimebundle_() or {}).get("text/html")
 
 
 @dataclass(slots=True)

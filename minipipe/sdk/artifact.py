@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from minipipe import errors
-from minipipe.sdk import copies, session, storage
+from minipipe import errors, shown
+from minipipe.sdk import copies, display, session, storage
 from minipipe.store import blobs, codec, records
 from minipipe.store.home import Store
 
@@ -156,7 +156,10 @@ class Artifact:
             )
 
     def __repr__(self) -> str:
-        return f"<Artifact {self.name!r} {self.type} {self.size} bytes: {self.preview[:60]}>"
+        return f"<Artifact {self.name!r} {self.type} {shown.size(self.size)}: {shown.escape(self.preview[:60])}>"
+
+    def _repr_html_(self) -> str:
+        return display.artifact_block(self._row)
 
 
 class Artifacts(Mapping[str, Artifact]):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import dag, existing, launch, pipeline, references, saying, session, templates, versions
+from minipipe.sdk import dag, display, existing, launch, pipeline, references, saying, session, templates, versions
 from minipipe.sdk.node import Node as _Node
 from minipipe.sdk.run import Run
 from minipipe.sdk.task import Task
@@ -256,9 +256,16 @@ class PipelineController(WrittenPipeline):
         """The graph is always current: returns at once."""
 
     def __repr__(self) -> str:
-        return (
-            f"<PipelineController {self._definition.name!r} ({self._definition.project}), {len(self.get_pipeline_dag())} steps>"
-        )
+        if self._started is None:
+            version = f" {self._definition.version}" if self._definition.version else ""
+            return f"<PipelineController {self._definition.name!r}{version} not started, {len(self.get_pipeline_dag())} steps>"
+        return display.run_line(self._started.store, self._started.id, "PipelineController", self._definition.name)
+
+    def _repr_html_(self) -> str | None:
+        if self._started is not None:
+            return display.task_block(self._started.store, self._started.id)
+        parents = {name: node.parents or [] for name, node in self.get_pipeline_dag().items()}
+        return display.plan_block(self._definition.name, self._definition.version or "", parents)
 
     # -- pipelines of the store ---------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 from minipipe import context, errors, limits, states
-from minipipe.sdk import arguments, inline, launch, needs, proxy, versions
+from minipipe.sdk import arguments, display, inline, launch, needs, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
 from minipipe.sdk.run import Run
@@ -319,7 +319,10 @@ class PipelineDecorator(RunningPipeline):
     # -- the running pipeline -----------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        return f"<PipelineDecorator {self._live.options.name!r} {self.version} {self.id[:8]}>"
+        return display.run_line(self._live.store, self._live.id, "PipelineDecorator", self._live.options.name)
+
+    def _repr_html_(self) -> str | None:
+        return display.task_block(self._live.store, self._live.id)
 
 
 # -- components -----------------------------------------------------------------------------------------------------------

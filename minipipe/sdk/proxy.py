@@ -77,8 +77,15 @@ class LazyEvalWrapper:
 
     def __getattribute__(self, name: str) -> Any:
         cell = _cell(self)
-        if name in _HIDDEN or (not cell.done and name.startswith(_PROBED)):
+        if name in _HIDDEN:
             raise AttributeError(name)
+        if not cell.done:
+            if name in _DISPLAYED:  # until it has its value, a notebook shows what it stands for
+                return getattr(reference_of(self), name)
+            if name.startswith(_PROBED):
+                raise AttributeError(name)
+            if name == "__class__" and _asked_by_a_display(sys._getframe(1)):
+                return LazyEvalWrapper
         value = cell.value if cell.done else cell.fetch()
         own = _OWN_ATTRIBUTES.get(name)
         return getattr(value, name) if own is None else own(value)
@@ -173,8 +180,16 @@ def _plain(obj: Any) -> Any:
 
 # Notebooks and ABCMeta look for these on anything they meet; being asked is no use of the value.
 _PROBED = ("_repr_", "_ipython_", "__isabstractmethod__")
+_DISPLAYED = ("_repr_mimebundle_", "_repr_html_")
 # NumPy prefers these to __array__, but they lose the unit of datetime64 and cannot carry objects.
 _HIDDEN = ("__array_interface__", "__array_struct__")
+
+
+def _asked_by_a_display(frame: FrameType) -> bool:
+    """Whether IPython itself, not code in a cell, asks for the class: it does before it displays anything."""
+    if frame.f_globals.get("__name__") == "inspect" and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).startswith("IPython.")
 
 
 def _as_array(value: Any, dtype: Any = None, copy: bool | None = None) -> Any:

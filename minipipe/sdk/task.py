@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minipipe import errors, states
-from minipipe.sdk import inline, logger, session
+from minipipe import states
+from minipipe.sdk import display, inline, logger, session
 from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
 from minipipe.sdk.task_facts import TaskFacts
@@ -148,17 +148,10 @@ class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskRepo
         return running is not None and running.uid == self._uid
 
     def __repr__(self) -> str:
-        try:
-            row = self.store.database.row(
-                "SELECT name, status, duration_s, attempt, max_retries FROM task WHERE id = ?", (self.row_id,)
-            )
-        except errors.MinipipeError:
-            row = None
-        if row is None:
-            return f"<Task {self._uid[:8]}>"
-        spent = f" {row['duration_s']:.1f}s" if row["duration_s"] is not None else ""
-        again = f" attempt {row['attempt']}/{row['max_retries'] + 1}" if row["attempt"] > 1 else ""
-        return f"<Task {self._uid[:8]} {row['name']!r} {row['status']}{spent}{again}>"
+        return display.task_line(self.store, self.row_id, self._uid)
+
+    def _repr_html_(self) -> str | None:
+        return display.task_block(self.store, self.row_id)
 
 
 def _remove(uploaded: Any) -> None:

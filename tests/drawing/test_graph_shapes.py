@@ -16,7 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def drawn(found: picture.Picture) -> ElementTree.Element:
-    return ElementTree.fromstring(dag.svg(found, "name"))
+    return ElementTree.fromstring(dag.svg(folds.fold(found), "name"))
 
 
 def fan(store: Store, width: int) -> picture.Picture:
