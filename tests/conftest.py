@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import time
@@ -10,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
+import minipipe
 from minipipe.store.home import Store
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once. The tests start hundreds of processes; in a fresh checkout with ``PYTHONDONTWRITEBYTECODE`` set
+    each of them would compile it anew, which takes longer than what most of them do."""
+    if not hasattr(config, "workerinput"):  # not in the processes of pytest-xdist
+        compileall.compile_dir(Path(minipipe.__file__).parent, quiet=2, workers=0)
 
 
 @pytest.fixture(autouse=True)

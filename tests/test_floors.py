@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import minipipe
@@ -60,12 +61,20 @@ def module_of(name: str) -> str | None:
     return "__init__"
 
 
-NAMES = {module: list(imports(ast.parse(path.read_text()))) for module, path in MODULES.items()}
-GRAPH = {module: [(to, inside) for name, inside in names if (to := module_of(name))] for module, names in NAMES.items()}
+@cache
+def names() -> dict[str, list[tuple[str, bool]]]:
+    """What each module imports; read once, by whoever runs these tests."""
+    return {module: list(imports(ast.parse(path.read_text()))) for module, path in MODULES.items()}
+
+
+@cache
+def graph() -> dict[str, list[tuple[str, bool]]]:
+    """The modules of ours that each module imports."""
+    return {module: [(to, inside) for name, inside in found if (to := module_of(name))] for module, found in names().items()}
 
 
 def test_the_imports_are_found() -> None:
-    assert ("store.database", False) in GRAPH["store.home"]
+    assert ("store.database", False) in graph()["store.home"]
     assert [floor(name) for name in ("errors", "store.home", "engine.worker", "sdk.run", "cli.run", "__init__")] == [
         0,
         1,
@@ -75,15 +84,15 @@ def test_the_imports_are_found() -> None:
         4,
     ]
     assert list(imports(ast.parse("def f():\n  import a.b\nif TYPE_CHECKING:\n  import c"))) == [("a.b", True)]
-    assert sum(map(len, GRAPH.values())) > 100
+    assert sum(map(len, graph().values())) > 100
 
 
 def test_no_import_runs_upward() -> None:
-    assert [f"{name} imports {to}" for name in GRAPH for to, _ in GRAPH[name] if floor(to) > floor(name)] == []
+    assert [f"{name} imports {to}" for name in graph() for to, _ in graph()[name] if floor(to) > floor(name)] == []
 
 
 def test_words_need_nothing_but_python_and_blake3() -> None:
-    found = {(module, name) for module in MODULES if floor(module) == 0 for name, inside in NAMES[module] if not inside}
+    found = {(module, name) for module in MODULES if floor(module) == 0 for name, inside in names()[module] if not inside}
     assert [(module, name) for module, name in sorted(found) if name.split(".")[0] not in FOUNDATIONS] == []
 
 
@@ -93,7 +102,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     def walk(name: str, path: tuple[str, ...]) -> None:
         assert name not in path, "a circle: " + " -> ".join((*path[path.index(name) :], name))
         if name not in done:
-            for to in [to for to, inside in GRAPH[name] if not inside]:
+            for to in [to for to, inside in graph()[name] if not inside]:
                 walk(to, (*path, name))
             done.add(name)
 
@@ -104,7 +113,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_only_the_command_line_imports_inside_functions() -> None:
     allowed = ("cli.", "__main__", "pytest_plugin")
     assert [
-        f"{name} imports {to}" for name in GRAPH for to, inside in GRAPH[name] if inside and not name.startswith(allowed)
+        f"{name} imports {to}" for name in graph() for to, inside in graph()[name] if inside and not name.startswith(allowed)
     ] == []
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from sdk_scripts import ROOT, TIMEOUT_S, Done, Left, python, surroundings
 from minipipe.sdk.task import Task
 from minipipe.store.home import Store
 
-pytest.importorskip("sklearn")
-pytest.importorskip("pandas")
+# Looked for, not imported: every process of pytest-xdist reads this file, and one runs what is in it.
+pytestmark = pytest.mark.skipif(
+    find_spec("sklearn") is None or find_spec("pandas") is None, reason="needs scikit-learn and pandas"
+)
 
 
 @pytest.fixture(scope="module")
