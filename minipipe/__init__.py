@@ -17,6 +17,9 @@ _HOMES = {
     "pipeline": "minipipe.sdk.decorator",
     "Task": "minipipe.sdk.task",
     "Logger": "minipipe.sdk.logger",
+    "Model": "minipipe.sdk.model",
+    "InputModel": "minipipe.sdk.model",
+    "OutputModel": "minipipe.sdk.output_model",
     "StorageManager": "minipipe.sdk.storage",
     "resolve": "minipipe.sdk.proxy",
     "TaskTypes": "minipipe.states",
@@ -74,6 +77,8 @@ if TYPE_CHECKING:
     from minipipe.sdk.dataset import Dataset
     from minipipe.sdk.decorator import PipelineDecorator, component, pipeline
     from minipipe.sdk.logger import Logger
+    from minipipe.sdk.model import InputModel, Model
+    from minipipe.sdk.output_model import OutputModel
     from minipipe.sdk.proxy import resolve
     from minipipe.sdk.storage import StorageManager
     from minipipe.sdk.task import Task
@@ -88,14 +93,17 @@ __all__ = [
     "DiscreteParameterRange",
     "GridSearch",
     "HyperParameterOptimizer",
+    "InputModel",
     "LocalClearmlJob",
     "LogUniformParameterRange",
     "Logger",
     "MinipipeError",
+    "Model",
     "Monitor",
     "MultiObjective",
     "NotSupported",
     "Objective",
+    "OutputModel",
     "Parameter",
     "ParameterSet",
     "PipelineController",

@@ -44,6 +44,7 @@ class Common:
     execution_queue: str | None
     monitor_metrics: list[Any] | None
     monitor_artifacts: list[Any] | None
+    monitor_models: list[Any] | None
     time_limit: float | None
     continue_on_fail: bool
     continue_behaviour: dict[str, bool] | None
@@ -73,7 +74,7 @@ class Common:
             tolerated=tolerates(self.continue_on_fail, self.continue_behaviour),
             retry=self.retry,
             time_limit_s=self.time_limit,
-            monitors=monitors_of(self.monitor_metrics, self.monitor_artifacts),
+            monitors=monitors_of(self.monitor_metrics, self.monitor_artifacts, self.monitor_models),
             recorded=self.recorded,
             before=self.before,
             after=self.after,
@@ -94,7 +95,7 @@ class Common:
         node.job_type = spec.task_type
         node.draft = spec.draft
         node.monitor_metrics, node.monitor_artifacts = list(self.monitor_metrics or ()), list(self.monitor_artifacts or ())
-        node.monitor_models = list(self.recorded.get("monitor_models") or ())
+        node.monitor_models = list(self.monitor_models or ())
         node.stage = self.recorded.get("stage")
         node.output_uri = self.recorded.get("output_uri")
         node.explicit_docker_image = self.recorded.get("docker")

@@ -118,6 +118,8 @@ class PipelineDecorator(RunningPipeline):
             helper_functions: may be called by name in the step, although everything that it names travels anyway.
             monitor_metrics: [(title, series)] or [((title, series), (title, series))]: mirrored onto the pipeline's task.
             monitor_artifacts: [name] or [(name, name on the pipeline)].
+            monitor_models: as `monitor_artifacts`; ``*`` is the last model that the step made, a pattern the lexicographically last
+                name that fits. Without another name they keep theirs.
             retry_on_failure: retries after a failed attempt, or a predicate (pipeline, node, retries so far) -> bool.
             pre_execute_callback: (pipeline, node, parameters), before launch; False skips the step.
             post_execute_callback: (pipeline, node), after its end and before its children start.
@@ -134,8 +136,8 @@ class PipelineDecorator(RunningPipeline):
             repo, repo_branch, repo_commit: a local folder or git URL; the step runs in a checkout of that commit. A local
                 repository without branch and commit is taken as it is, changes included.
             working_dir: the step's folder below the root of the repository, or of the project.
-            docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, monitor_models, output_uri,
-                stage: recorded.
+            docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, output_uri, stage:
+                recorded.
 
         Raises:
             BadPipeline: a monitor list that cannot be read, or a return name given twice.
@@ -164,7 +166,6 @@ class PipelineDecorator(RunningPipeline):
                 "repo": repo,
                 "repo_branch": repo_branch,
                 "repo_commit": repo_commit,
-                "monitor_models": monitor_models,
                 "output_uri": output_uri,
                 "working_dir": working_dir,
                 "stage": stage,
@@ -184,7 +185,7 @@ class PipelineDecorator(RunningPipeline):
                 retry=retry_on_failure,
                 time_limit_s=time_limit,
                 helpers=tuple(helper_functions or ()),
-                monitors=monitors_of(monitor_metrics, monitor_artifacts),
+                monitors=monitors_of(monitor_metrics, monitor_artifacts, monitor_models),
                 tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
                 draft=bool(draft),
                 recorded=recorded,

@@ -166,7 +166,7 @@ class Logger(reports.Reports):
     def _sample(self, title: str, series: str, iteration: int | None, data: bytes, extension: str, history: int | None) -> None:
         name = f"{_file_stem(series)}_{int(iteration or 0)}{extension}"
         keep = self._history(history)
-        self._store(plots.SAMPLE, title, series, iteration, pictures.media_type(name), data, name, keep)
+        self._keep_bytes(plots.SAMPLE, title, series, iteration, pictures.media_type(name), data, name, keep)
 
     def _history(self, given: int | None) -> int:
         return max(0, self.get_default_debug_sample_history() if given is None else int(given))
@@ -206,7 +206,7 @@ class Logger(reports.Reports):
         if report_image:
             self._sample(title, series, iteration, data, ".png", None)
         else:
-            self._store(plots.PLOT, title, series, iteration, "image/png", data, name)
+            self._keep_bytes(plots.PLOT, title, series, iteration, "image/png", data, name)
 
     # -- settings -----------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from typing import IO, Any, TextIO, cast
 from minipipe import context, errors, states
 from minipipe.sdk import parting, script, session
 from minipipe.sdk.auto import connection
-from minipipe.store import attempts, edits, tasks
+from minipipe.store import attempts, edits, records, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -135,15 +135,8 @@ def keep_apart() -> None:
 
 def reusable(store: Store, project: str, name: str, kind: str) -> int | None:
     """The last task that `Task.init` made with the same names, if it may be used again (ClearML's rule): it has ended, is younger
-    than 72 hours, not archived, was not run by a worker, and holds no artifacts."""
-    row = store.database.row(
-        "SELECT t.id, t.status, t.archived, t.created_at, t.settings, t.run_name,"
-        " EXISTS (SELECT 1 FROM artifact a WHERE a.task_id = t.id AND a.role = 'output') AS kept,"
-        " EXISTS (SELECT 1 FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id AND w.kind = 'agent') AS served"
-        " FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.type = ?"
-        " AND t.template_id IS NULL AND json_extract(t.settings, '$.init') ORDER BY t.id DESC LIMIT 1",
-        (project, name, kind),
-    )
+    than 72 hours, not archived, was not run by a worker, and holds no artifacts or models."""
+    row = records.last_begun(store, project, name, kind)
     if _apart or row is None or row["archived"] or row["kept"] or row["served"] or row["run_name"]:
         return None
     if row["status"] not in (states.COMPLETED, states.FAILED, states.STOPPED):

@@ -11,6 +11,7 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.sdk import launch, logger, notice, session
+from minipipe.sdk.output_model import OutputModel
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
@@ -28,7 +29,6 @@ _NO_EFFECT = {
     "output_uri": "one store holds everything",
     "auto_connect_frameworks": "",
     "auto_connect_arg_parser": "a function step parses no command line",
-    "monitor_models": "models are not captured yet",
     "working_dir": "",
     "stage": "",
     "task_name": "",
@@ -157,6 +157,25 @@ class RunningPipeline:
             sort_keys=sort_keys,
         )
 
+    @classmethod
+    def upload_model(cls, model_name: str, model_local_path: str, upload_uri: str | None = None) -> OutputModel:
+        """Store a model of the pipeline's task, from the logic or from any step.
+
+        Args:
+            model_name: its name, and the task's word for it.
+            model_local_path: a file, or a folder, which is packed.
+            upload_uri: recorded: one store holds everything.
+
+        Raises:
+            ValueError: no pipeline runs here, or there is no such file.
+        """
+        place = pipeline_task()
+        task = Task(place.store, place.row_id, place.uid, place.lease)
+        made = OutputModel(task, name=model_name)
+        made.connect(task, name=model_name)
+        made.update_weights(model_local_path, upload_uri, auto_delete_file=False)
+        return made
+
     def is_successful(self, fail_on_step_fail: bool = True, fail_condition: str = "all") -> bool:
         """True if the pipeline completed and all its steps succeeded; cached and skipped ones count as success.
 
@@ -224,10 +243,14 @@ def tolerates(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool
     return bool(behaviour.get("continue_on_fail", True))
 
 
-def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple[Monitor, ...]:
-    """ClearML's lists as rows; see `PipelineDecorator.component`."""
+def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None, models: list[Any] | None = None) -> tuple[Monitor, ...]:
+    """ClearML's lists as rows; see `PipelineDecorator.component`.
+
+    Raises:
+        BadPipeline: one of them cannot be read.
+    """
     found = []
-    for item in metrics or ():
+    for item in _listed("monitor_metrics", metrics):
         pair = item if isinstance(item, (tuple, list)) else ()
         if len(pair) == 2 and all(isinstance(part, str) for part in pair):
             found.append(Monitor("metric", pair[0], pair[1], pair[0], pair[1]))
@@ -235,14 +258,22 @@ def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None) -> tuple
             found.append(Monitor("metric", *map(str, pair[0]), *map(str, pair[1])))
         else:
             raise errors.BadPipeline(f"monitor_metrics: cannot read {item!r}", hint="[('title', 'series')]")
-    for item in artifacts or ():
-        if isinstance(item, str):
-            found.append(Monitor("artifact", item, "", item, ""))
-        elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
-            found.append(Monitor("artifact", item[0], "", item[1], ""))
-        else:
-            raise errors.BadPipeline(f"monitor_artifacts: cannot read {item!r}", hint="['name'] or [('name', 'other')]")
+    for kind, items in (("artifact", artifacts), ("model", models)):
+        for item in _listed(f"monitor_{kind}s", items):
+            if isinstance(item, str):
+                # A model keeps its name, which a pattern does not know yet.
+                found.append(Monitor(kind, item, "", item if kind == "artifact" else "", ""))
+            elif isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(part, str) for part in item):
+                found.append(Monitor(kind, item[0], "", item[1], ""))
+            else:
+                raise errors.BadPipeline(f"monitor_{kind}s: cannot read {item!r}", hint="['name'] or [('name', 'other')]")
     return tuple(found)
+
+
+def _listed(argument: str, items: Any) -> Sequence[Any]:
+    if items is None or isinstance(items, (list, tuple)):
+        return items or ()
+    raise errors.BadPipeline(f"{argument}: a list is needed, not {items!r}")
 
 
 def with_callbacks(spec: StepSpec, created: Callable[..., Any] | None, completed: Callable[..., Any] | None) -> StepSpec:

@@ -5,6 +5,7 @@
 | ``${pipeline.NAME}`` | the pipeline parameter: typed when it stands alone, its text inside other text |
 | ``${STEP.RESULT}`` (function arguments, alone) | that result, by reference |
 | ``${STEP.id}``, ``${STEP.artifacts.NAME.url}``, ``${STEP.parameters.Section/key}`` | text, filled in once the step has ended |
+| ``${STEP.models.output.-1.url}`` (``input`` or ``output``, place, fact) | the same |
 
 Each reference to a step makes it a parent, at any depth of lists, dicts and tuples.
 """
@@ -16,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from minipipe import errors
-from minipipe.store.placeholders import PATTERN, split
+from minipipe.store.placeholders import MODEL_FACTS, MODEL_ROLES, PATTERN, split
 
-_KINDS = ("id", "artifacts", "parameters")
+_KINDS = ("id", "artifacts", "parameters", "models")
 _FACTS = ("url", "hash", "size", "type", "name", "mode", "timestamp", "preview", "metadata")
 _OF_TASKS = ("script", "execution", "container", "output", "comment", "tags", "system_tags", "project")
 
@@ -46,7 +47,6 @@ class Checker:
 
         Raises:
             BadPipeline: an unknown step, parameter, kind or part; names step, argument and the nearest known name.
-            NotSupported: a reference to a model.
         """
         for text in texts_in(value):
             alone = PATTERN.fullmatch(text) is not None
@@ -98,11 +98,7 @@ class Checker:
         if parts[0] == "parameters":
             return ("", [], "") if len(parts) > 1 else ("a parameter needs a name", [], "")
         if parts[0] == "models":
-            raise errors.NotSupported(
-                f"step {step!r}: ${{{reference}}} asks for a model",
-                "models are not offered yet",
-                "upload the weights as an artifact",
-            )
+            return _model_trouble(parts)
         if parts[0] in self.steps[first] and len(parts) == 1:
             return f"the result {parts[0]!r} stands alone in an argument of a function, not", list(_KINDS), parts[0]
         if parts[0] in _OF_TASKS:
@@ -118,6 +114,16 @@ def _artifact_trouble(parts: list[str]) -> tuple[str, list[str], str]:
     if parts[2] == "metadata":
         return ("", [], "") if len(parts) == 4 else ("metadata needs a key", [], "")
     return ("", [], "") if len(parts) == 3 else (f"{parts[2]!r} has no parts", list(_FACTS), "")
+
+
+def _model_trouble(parts: list[str]) -> tuple[str, list[str], str]:
+    if len(parts) != 4:
+        return "a model needs input or output, a place and a fact", ["models.output.-1.url"], ""
+    if parts[1] not in MODEL_ROLES:
+        return f"a model is input or output, not {parts[1]!r}", list(MODEL_ROLES), parts[1]
+    if not parts[2].removeprefix("-").isdecimal():
+        return f"the place of a model is an integer, not {parts[2]!r}", [], ""
+    return ("", [], "") if parts[3] in MODEL_FACTS else (f"a model has no {parts[3]!r}", list(MODEL_FACTS), parts[3])
 
 
 def texts_in(value: Any) -> Iterator[str]:

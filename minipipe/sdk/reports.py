@@ -288,9 +288,9 @@ class Reports:
         self._draw(title, series, iteration, figures.table(title, series, value, extra_layout, extra_data), plots.TABLE)
 
     def _draw(self, title: str, series: str, iteration: int | None, figure: figures.Figure, kind: str = plots.PLOT) -> None:
-        self._store(kind, title, series, iteration, plots.FIGURE, figures.dumps(figure))
+        self._keep_bytes(kind, title, series, iteration, plots.FIGURE, figures.dumps(figure))
 
-    def _store(
+    def _keep_bytes(
         self, kind: str, title: str, series: str, iteration: int | None, media: str, data: bytes, file: str = "", keep: int = 0
     ) -> None:
         writer = blobs.Writer(self._home())

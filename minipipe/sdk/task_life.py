@@ -356,16 +356,17 @@ class TaskLife(TaskBase):
         """Remove the task with all that belongs to it. Returns True.
 
         Args:
-            delete_artifacts_and_models, skip_models_used_by_other_tasks, callback: accepted; content that other tasks have, too,
-                always stays, other content goes with the task.
+            delete_artifacts_and_models: also the models that it made; those that are published or that other tasks have always stay.
+                Artifacts go in any case, but content that other tasks have, too.
+            skip_models_used_by_other_tasks, callback: accepted, without effect; False and a callback are answered with a line.
             raise_on_error: accepted; errors always raise.
 
         Raises:
             ValueError: it runs; abort it first.
         """
-        if not delete_artifacts_and_models or callback is not None:
-            notice.say("Task.delete(delete_artifacts_and_models=…, callback=…)", "artifacts belong to their task and go with it")
-        edits.delete(self.store, self.row_id)
+        if callback is not None or not skip_models_used_by_other_tasks:
+            notice.say("Task.delete(skip_models_used_by_other_tasks=…, callback=…)", "what other tasks have always stays")
+        edits.delete(self.store, self.row_id, delete_artifacts_and_models)
         return True
 
 

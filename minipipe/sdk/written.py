@@ -185,11 +185,12 @@ class WrittenPipeline(pipeline.RunningPipeline):
             parents: steps that have to succeed first; references add to them.
             parameter_override: {"Section/name": value}; values may hold ``${…}`` (see `minipipe.sdk.references`).
             configuration_overrides: {name: text or dict}; taken as it is, so that HOCON keeps its own ``${…}``.
-            execution_queue, monitor_metrics, monitor_artifacts, time_limit (seconds), continue_on_fail, pre_execute_callback,
-                post_execute_callback, status_change_callback, retry_on_failure, cache_executed_step: as for components.
+            execution_queue, monitor_metrics, monitor_artifacts, monitor_models, time_limit (seconds), continue_on_fail,
+                pre_execute_callback, post_execute_callback, status_change_callback, retry_on_failure, cache_executed_step: as for
+                components.
             task_overrides, clone_base_task=False, base_task_factory: not offered yet.
             recursively_parse_parameters: always on.
-            monitor_models, output_uri, stage: recorded.
+            output_uri, stage: recorded.
 
         Returns:
             True.
@@ -214,6 +215,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             execution_queue,
             monitor_metrics,
             monitor_artifacts,
+            monitor_models,
             time_limit,
             continue_on_fail,
             continue_behaviour,
@@ -222,7 +224,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             pre_execute_callback,
             post_execute_callback,
             status_change_callback,
-            record("add_step", {"monitor_models": monitor_models, "output_uri": output_uri, "stage": stage}),
+            record("add_step", {"output_uri": output_uri, "stage": stage}),
         )
         template = templates.find(name, base_task_id, base_task_project, base_task_name)
         spec = common.spec(name, template.task_type, _not_a_function, references.steps_in(overrides))
@@ -310,7 +312,6 @@ class WrittenPipeline(pipeline.RunningPipeline):
                 "repo_commit": repo_commit,
                 "auto_connect_frameworks": auto_connect_frameworks,
                 "auto_connect_arg_parser": auto_connect_arg_parser,
-                "monitor_models": monitor_models,
                 "output_uri": output_uri,
                 "working_dir": working_dir,
                 "stage": stage,
@@ -321,6 +322,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             execution_queue,
             monitor_metrics,
             monitor_artifacts,
+            monitor_models,
             time_limit,
             continue_on_fail,
             continue_behaviour,

@@ -184,7 +184,7 @@ def query(
     archived: bool = False,
     url: str | None = None,
 ) -> list[Model]:
-    """Models, last changed first.
+    """Models, newest first.
 
     Args:
         store: where to look.
@@ -203,7 +203,7 @@ def query(
         wanted.append("m.published = 1")
     if not archived:
         wanted.append("m.archived = 0")
-    rows = store.database.rows(f"{_SELECT} WHERE {' AND '.join(wanted)} ORDER BY m.updated_at DESC, m.id DESC", values)
+    rows = store.database.rows(f"{_SELECT} WHERE {' AND '.join(wanted)} ORDER BY m.id DESC", values)
     return [_model(row) for row in rows]
 
 

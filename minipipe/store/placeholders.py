@@ -20,6 +20,23 @@ from minipipe.store import blobs
 from minipipe.store.home import Store
 
 PATTERN = re.compile(r"\$\{([^{}]*)\}")
+MODEL_ROLES = ("input", "output")
+MODEL_FACTS = {
+    "id": "m.uid",
+    "name": "m.name",
+    "url": "coalesce('minipipe://' || m.digest, m.url, '')",
+    "project": "p.uid",
+    "comment": "m.comment",
+    "tags": "m.tags",
+    "system_tags": "m.system_tags",
+    "config_text": "m.config",
+    "labels": "m.labels",
+    "task": "coalesce(t.uid, '')",
+    "original_task": "coalesce(t.uid, '')",
+    "framework": "m.framework",
+    "published": "iif(m.published, 'True', 'False')",
+}
+"""What a reference may ask of a model, and where it stands."""
 _DOT = re.compile(r"(?<!\\)\.")
 
 
@@ -96,7 +113,7 @@ def key_of(store: Store, connection: sqlite3.Connection, run_id: int, text: str)
 
 
 def contents_of(connection: sqlite3.Connection, task_id: int) -> str:
-    """Digest of what a task holds for whoever gets its id: parameters and outputs. A task with metrics is only equal to itself.
+    """Digest of what a task holds for whoever gets its id: parameters, outputs and models. A task with metrics is only equal to itself.
 
     Of a task that was served from the cache the one that really ran counts.
     """
@@ -113,6 +130,8 @@ def contents_of(connection: sqlite3.Connection, task_id: int) -> str:
         " ORDER BY name",
         "SELECT section || '/' || name AS name, text AS key FROM parameter WHERE task_id = ? AND section <> 'kwargs_artifacts'"
         " ORDER BY section, name",
+        "SELECT l.role || ' ' || l.name AS name, coalesce(m.digest, m.url, m.uid) AS key FROM task_model l"
+        " JOIN model m ON m.id = l.model_id WHERE l.task_id = ? ORDER BY 1, 2",
     ):
         for row in connection.execute(sql, (task["id"],)).fetchall():
             parts += (row["name"], row["key"])
@@ -183,7 +202,9 @@ def value_of(store: Store, connection: sqlite3.Connection, run_id: int, referenc
         return _artifact(store, connection, task["id"], step, parts[1], parts[2:])
     if parts[0] == "parameters" and len(parts) > 1:
         return _parameter(connection, task["id"], step, split(reference, 2)[2])
-    raise Missing(f"${{{reference}}}: a step has id, artifacts and parameters")
+    if parts[0] == "models" and len(parts) == 4:
+        return _of_model(connection, task["id"], step, parts[1], int(parts[2]), parts[3])
+    raise Missing(f"${{{reference}}}: a step has id, artifacts, parameters and models")
 
 
 def _parameter(connection: sqlite3.Connection, task_id: int, step: str, key: str) -> str:
@@ -222,3 +243,16 @@ def _artifact(store: Store, connection: sqlite3.Connection, task_id: int, step: 
     if len(parts) != 1 or parts[0] not in facts:
         raise Missing(f"artifact {name!r} of step {step!r} has no {'.'.join(parts)!r}")
     return str(facts[parts[0]])
+
+
+def _of_model(connection: sqlite3.Connection, task_id: int, step: str, role: str, place: int, fact: str) -> str:
+    rows = connection.execute(
+        f"SELECT {MODEL_FACTS[fact]} AS fact FROM task_model l JOIN model m ON m.id = l.model_id JOIN project p ON p.id = m.project_id"
+        " LEFT JOIN task t ON t.id = m.task_id WHERE l.task_id = ? AND l.role = ? ORDER BY l.id",
+        (task_id, role),
+    ).fetchall()
+    try:
+        found = rows[place]["fact"]
+    except IndexError:
+        raise Missing(f"step {step!r} has {len(rows)} {role} models, so none at {place}") from None
+    return str(json.loads(found)) if fact in ("tags", "system_tags", "labels") else str(found)

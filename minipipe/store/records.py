@@ -233,3 +233,19 @@ def tags(store: Store, task_id: int, system: bool = False) -> list[str]:
 def project_of(store: Store, *, uid: str | None = None, name: str | None = None) -> sqlite3.Row | None:
     """A project by id or exact name."""
     return store.database.row("SELECT * FROM project WHERE uid = ? OR name = ?", (uid, name))
+
+
+def last_begun(store: Store, project: str, name: str, kind: str) -> sqlite3.Row | None:
+    """The last task that a script began under these names (`Task.init`), None if none did.
+
+    Beside columns of ``task`` it has ``kept``: it holds artifacts or models, and ``served``: a worker ran it.
+    """
+    return store.database.row(
+        "SELECT t.id, t.status, t.archived, t.created_at, t.settings, t.run_name,"
+        " EXISTS (SELECT 1 FROM artifact a WHERE a.task_id = t.id AND a.role = 'output')"
+        " OR EXISTS (SELECT 1 FROM task_model l WHERE l.task_id = t.id) AS kept,"
+        " EXISTS (SELECT 1 FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = t.id AND w.kind = 'agent') AS served"
+        " FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.type = ?"
+        " AND t.template_id IS NULL AND json_extract(t.settings, '$.init') ORDER BY t.id DESC LIMIT 1",
+        (project, name, kind),
+    )

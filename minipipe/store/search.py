@@ -315,11 +315,18 @@ _TEXTS: dict[str, Callable[[sqlite3.Row], Any]] = {
 }
 
 
-def _tags(query: _Query, value: Any, system: int) -> None:
+_Wish = tuple[str, bool]  # a tag, and whether it has to be there
+
+
+def _wishes(value: Any) -> list[list[_Wish]]:
     """ClearML's rule: one of the tags; ``-x`` excludes; ``__$all``, ``__$and``, ``__$or`` hold for what follows them, ``__$not`` for
-    the next tag. What an ``__$or`` begins is one condition, joined with the others by AND."""
-    joined: list[tuple[str, list[Any]]] = []
-    groups: list[list[tuple[str, list[Any]]]] = []
+    the next tag. What an ``__$or`` begins is one condition, joined with the others by AND.
+
+    Returns:
+        Conditions that all have to hold, each a list of wishes of which one has to.
+    """
+    joined: list[list[_Wish]] = []
+    groups: list[list[_Wish]] = []
     together = negate = said = False
     for each in _listed(value):
         if each in ("__$all", "__$and", "__$or"):
@@ -331,21 +338,27 @@ def _tags(query: _Query, value: Any, system: int) -> None:
             negate = True
             continue
         out = each.startswith("-")
-        sql, values = _has_tag(each.removeprefix("-"), system)
-        if out or negate:
-            sql = f"NOT {sql}"
+        wish = (each.removeprefix("-"), not (out or negate))
         if together or out or (negate and not said):
-            joined.append((sql, values))
+            joined.append([wish])
         else:
             if not groups:
                 groups.append([])
-            groups[-1].append((sql, values))
+            groups[-1].append(wish)
         negate = False
-    for sql, values in joined:
-        query.add(sql, *values)
-    for group in groups:
-        if group:
-            query.add(" OR ".join(sql for sql, _ in group), *[value for _, values in group for value in values])
+    return joined + [group for group in groups if group]
+
+
+def tags_fit(wanted: Any, tags: Sequence[str]) -> bool:
+    """True if tags are what is wanted, by the rule that tasks are searched by; nothing wanted always fits."""
+    return not wanted or all(any((tag in tags) is there for tag, there in group) for group in _wishes(wanted))
+
+
+def _tags(query: _Query, value: Any, system: int) -> None:
+    for group in _wishes(value):
+        parts = [(there, *_has_tag(tag, system)) for tag, there in group]
+        sql = " OR ".join(sql if there else f"NOT {sql}" for there, sql, _ in parts)
+        query.add(sql, *[value for _, _, values in parts for value in values])
 
 
 def _has_tag(tag: str, system: int) -> tuple[str, list[Any]]:

@@ -78,6 +78,8 @@ def test_case(case: Any, front: str, mode: str, ran: Callable[[str, str], Left])
     }
     assert scalars == case.metrics
     assert {name: task.artifacts[name].get() for name in case.artifacts} == case.artifacts
+    output = task.models["output"]
+    assert {name: Path(output[name].get_weights(raise_on_error=True)).read_text() for name in output.keys()} == case.models  # noqa: SIM118
 
 
 def test_nodes_speak_clearmls_words_for_how_their_steps_ended(ran: Callable[[str, str], Left]) -> None:

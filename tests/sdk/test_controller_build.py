@@ -186,13 +186,24 @@ def test_a_result_is_only_referred_to_in_arguments_of_functions_and_alone(store:
             pipe.start()
 
 
-def test_a_reference_to_a_model_or_in_a_queue_to_a_step_is_not_supported_yet() -> None:
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("models.output.-1", "a place and a fact"),
+        ("models.outptu.0.url", "did you mean output"),
+        ("models.output.first.url", "the place of a model is an integer, not 'first'"),
+        ("models.input.0.urls", "did you mean url"),
+    ],
+)
+def test_a_reference_to_a_model_that_cannot_be_is_refused(reference: str, message: str) -> None:
     pipe = controller()
     pipe.add_function_step("a", one)
-    pipe.add_function_step("b", one, {"n": "${a.models.output.-1.url}"})
-    with pytest.raises(NotSupported, match="model"):
+    pipe.add_function_step("b", one, {"n": f"${{a.{reference}}}"})
+    with pytest.raises(ValueError, match=message):
         pipe.start()
 
+
+def test_a_reference_in_a_queue_to_a_step_is_not_supported_yet() -> None:
     pipe = controller()
     pipe.add_function_step("a", one)
     pipe.add_function_step("b", one, execution_queue="${a.id}")
@@ -213,6 +224,8 @@ def test_a_key_of_parameter_override_needs_a_section(store: Store) -> None:
         ("monitor_metrics", [(("a", "b"), "c")]),
         ("monitor_artifacts", [("a", "b", "c")]),
         ("monitor_artifacts", [1]),
+        ("monitor_models", [("a", "b", "c")]),
+        ("monitor_models", "model_*"),
     ],
 )
 def test_a_monitor_list_that_cannot_be_read_is_refused_when_the_step_is_added(store: Store, argument: str, value: Any) -> None:

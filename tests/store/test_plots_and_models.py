@@ -176,12 +176,12 @@ def test_a_published_model_keeps_its_content_and_may_change_its_labels_of_place(
     assert sane(store.path) == []
 
 
-def test_models_are_found_by_project_name_and_state_newest_change_first(store: Store) -> None:
+def test_models_are_found_by_project_name_and_state_newest_first(store: Store) -> None:
     number = step(store)
     first, second = make(store, None, number, "a"), make(store, None, number, "b")
     models.change(store, None, first.id, archived=True)
     assert [model.name for model in models.query(store)] == ["b"]
-    assert [model.name for model in models.query(store, archived=True)] == ["a", "b"]
+    assert [model.name for model in models.query(store, archived=True)] == ["b", "a"]
     assert models.query(store, name="b", project="p")[0].uid == second.uid
     assert models.query(store, project="nowhere") == models.query(store, published=True) == []
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cases import PATIENCE_S, note, wait_for
 
-from minipipe import Logger, PipelineController, PipelineDecorator, Task
+from minipipe import Logger, OutputModel, PipelineController, PipelineDecorator, Task
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Case:
         notes: file -> its lines.
         metrics: "title/series" -> [[iteration, value]] on the run's own task.
         artifacts: name -> value on the run's own task.
+        models: name -> weights on the run's own task.
     """
 
     says: str
@@ -58,6 +59,7 @@ class Case:
     notes: dict[str, list[str]] = field(default_factory=dict)
     metrics: dict[str, list[list[float]]] = field(default_factory=dict)
     artifacts: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,6 +107,9 @@ def measures(fails=False):
     for iteration, value in ((0, 3.0), (1, 1.0), (2, 2.0)):
         Logger.current_logger().report_scalar("loss", "train", value, iteration=iteration)
     Task.current_task().upload_artifact("table", [1, 2, 3])
+    for name in ("model_2", "model_1", "best"):
+        Path(f"{name}.pt").write_text(name)
+        OutputModel(name=name).update_weights(f"{name}.pt")
     if fails:
         raise KeyError("measured")
     return 1
@@ -400,7 +405,7 @@ CASES = (
     ),
     # -- monitors
     Case(
-        "every_monitored_point_and_artifact_is_mirrored_under_the_same_or_another_name",
+        "every_monitored_point_artifact_and_model_is_mirrored_under_the_same_or_another_name",
         (
             S(
                 "measured",
@@ -409,19 +414,22 @@ CASES = (
                 {
                     "monitor_metrics": [("loss", "train"), (("loss", "train"), ("all", "measured"))],
                     "monitor_artifacts": ["table", ("table", "other table")],
+                    "monitor_models": ["best", "model_*", ("model_1", "first"), ("*", "last")],
                 },
             ),
         ),
         {"measured": "completed"},
         metrics={"loss/train": [[0, 3.0], [1, 1.0], [2, 2.0]], "all/measured": [[0, 3.0], [1, 1.0], [2, 2.0]]},
         artifacts={"table": [1, 2, 3], "other table": [1, 2, 3]},
+        models={"best": "best", "model_2": "model_2", "first": "model_1", "last": "best"},
     ),
     Case(
         "a_failed_step_is_mirrored_too",
-        (S("bad", measures, {"fails": True}, {"monitor_metrics": [("loss", "train")]}),),
+        (S("bad", measures, {"fails": True}, {"monitor_metrics": [("loss", "train")], "monitor_models": ["*"]}),),
         {"bad": "failed"},
         ends="failed",
         metrics={"loss/train": [[0, 3.0], [1, 1.0], [2, 2.0]]},
+        models={"best": "best"},
     ),
     Case(
         "a_cached_step_is_mirrored_too",
@@ -431,13 +439,20 @@ CASES = (
                 "again",
                 measures,
                 {},
-                {"cache": True, "parents": ["first"], "monitor_metrics": [("loss", "train")], "monitor_artifacts": ["table"]},
+                {
+                    "cache": True,
+                    "parents": ["first"],
+                    "monitor_metrics": [("loss", "train")],
+                    "monitor_artifacts": ["table"],
+                    "monitor_models": ["model_*"],
+                },
             ),
         ),
         {"first": "completed", "again": "completed"},
         attempts={"again": 0},
         metrics={"loss/train": [[0, 3.0], [1, 1.0], [2, 2.0]]},
         artifacts={"table": [1, 2, 3]},
+        models={"model_2": "model_2"},
     ),
     # -- the rest
     Case(
