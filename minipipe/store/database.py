@@ -293,7 +293,9 @@ class Database:
         with self._lock, mapped(path):
             connection = self.connection()
             _patiently(lambda: connection.execute("VACUUM INTO ?", (str(path),)), self.path)
-        os.chmod(path, 0o600)
+            os.chmod(path, 0o600)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+                copy.execute("PRAGMA journal_mode=WAL").fetchall()
 
     def reserve_log(self) -> None:
         """Give the log file its size before the first commits need it. Transaction effect: one that is rolled back.

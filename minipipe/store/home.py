@@ -167,6 +167,14 @@ def is_scarce(home: Path) -> bool:
     return found.f_bavail * found.f_frsize < 2 * BALLAST_BYTES
 
 
+def has_ballast(home: Path) -> bool:
+    """True if the ballast is there in full."""
+    try:
+        return os.stat(home / "ballast").st_size >= BALLAST_BYTES
+    except FileNotFoundError:
+        return False
+
+
 def drop_ballast(home: Path) -> bool:
     """Give the ballast's room back: even a deletion needs some. True if there was any."""
     try:
@@ -180,7 +188,7 @@ def drop_ballast(home: Path) -> bool:
 def restore_ballast(home: Path) -> bool:
     """Take room for the ballast again; False if there is not enough (then none is taken)."""
     _make_ballast(home)
-    whole = os.stat(home / "ballast").st_size >= BALLAST_BYTES
+    whole = has_ballast(home)
     if not whole:
         os.truncate(home / "ballast", 0)
     return whole

@@ -153,12 +153,12 @@ def value_of(store: Store, task_id: int, name: str, scratch: Path) -> Any:
     return codec.decode(data, row["codec"], json.loads(row["metadata"]), scratch, what)
 
 
-def forget_damaged(store: Store, digest: str) -> None:
-    """Drop the cache entries of all tasks that have this blob among their outputs: they would serve damage."""
+def forget_damaged(store: Store, digest: str) -> int:
+    """Drop the cache entries of all tasks that have this blob among their outputs: they would serve damage; returns how many."""
     with store.database.write() as connection:
-        connection.execute(
+        return connection.execute(
             "DELETE FROM cache WHERE task_id IN (SELECT task_id FROM artifact WHERE digest = ? AND role = 'output')", (digest,)
-        )
+        ).rowcount
 
 
 def set_progress(store: Store, lease: Lease | None, task_id: int, percent: int) -> None:

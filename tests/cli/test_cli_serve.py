@@ -181,7 +181,7 @@ def test_open_modes_and_dead_workers_are_warnings(filled: Filled, cli: Invoke) -
     dead.lock.release()
     filled.store.folder("logs").chmod(0o755)
     text = cli("doctor").stdout
-    assert "warn  modes     others may look into logs 0755" in text
+    assert "warn  modes     logs can be read by others, mode 0755; minipipe doctor --repair" in text
     assert "warn  tasks     1 task belongs to dead workers" in text
     assert stat.S_IMODE(filled.store.folder("logs").stat().st_mode) == 0o755  # looked at, not changed
 
