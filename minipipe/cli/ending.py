@@ -15,6 +15,7 @@ from typing import Any
 from minipipe import errors, states
 from minipipe.cli import output
 from minipipe.cli.lines import following
+from minipipe.sdk.needs import package_of
 from minipipe.store import details, lookup, records, sessions
 from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
@@ -22,6 +23,11 @@ from minipipe.store.home import Store
 _FEW = 12  # names that get a row of their own
 _LOG_BYTES = 64 << 10
 _LOG_LINES = 3
+_TRACEBACK = "Traceback (most recent call last):\n"
+_CHAINED = (  # how Python joins a traceback to the one before
+    "The above exception was the direct cause of the following exception:",
+    "During handling of the above exception, another exception occurred:",
+)
 _HEADERS = ("STEP", "TOTAL", "COMPLETED", "CACHED", "FAILED", "SKIPPED", "STOPPED", "TIME")
 _NUMBERED = re.compile(r"(.+)_\d+\Z")
 
@@ -96,15 +102,34 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
     if run["status"] == states.STOPPED:
         return errors.RunFailed(f"run {shown} was stopped", run["reason"], resume, run=run["uid"])
     task = bad[0] if bad else run
-    what = f"step {task['name']!r} {task['status']}" if bad else f"run {shown} failed"
-    message = what + (f": {task['reason']}" if task["reason"] else "")
-    facts = json.loads(task["error"]) if task["error"] else {}
-    log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
     place = f"{shown}/{task['name']}" if bad else shown
-    look = following(f"step {place} --pdb") if bad and task["status"] == states.FAILED else ""
-    look = look or (f"minipipe logs {place}" if log else "")
+    facts = json.loads(task["error"]) if task["error"] else {}
+    what = f"step {task['name']!r}" if bad else f"run {shown}"
+    message, cause, hint = _words(what, task, facts)
+    log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
+    look = following(f"step {place} --pdb") if bad and task["status"] == states.FAILED and facts.get("traceback") else ""
+    look = look or (f"minipipe logs {place}" if log or not facts.get("traceback") else "")
+    look = hint or look
     look = f"{look}   or, after a fix:  {resume}" if look else f"after a fix:  {resume}"
-    return errors.RunFailed(message, "\n".join(filter(None, [facts.get("where", ""), *log])), look, run=run["uid"])
+    return errors.RunFailed(message, "\n".join(filter(None, [cause, facts.get("where", ""), *log])), look, run=run["uid"])
+
+
+def _words(what: str, task: sqlite3.Row, facts: dict[str, str]) -> tuple[str, str, str]:
+    """(message, cause, hint) of a failed task; the last two are empty where its line and its log say it all."""
+    reason = task["reason"]
+    if facts.get("type") == "ModuleNotFoundError" and (module := re.search(r"'([\w.]+)'", facts.get("message", ""))):
+        package = package_of(module[1].partition(".")[0])
+        python = "" if task["environment"] else f"python: {sys.executable}"
+        return f"{what}: no module named {module[1]!r}", python, f'pip install {package}, or packages=["{package}"]'
+    if reason.startswith("killed by "):
+        return f"{what} was {reason}", facts.get("message", ""), ""
+    own = re.split(r"\nminipipe\.errors\.\w+: ", facts.get("traceback", ""))
+    if len(own) > 1 and facts.get("type") != "StepFailed":  # an error of ours, raised where the step ran: it has its own words
+        parts = dict(re.findall(r"^  (cause|hint): (.*)$", own[-1], re.MULTILINE))
+        said = facts.get("message", "").splitlines()[0] if facts.get("message") else reason
+        said = said if said.startswith(what) else f"{what} {task['status']}: {said}"
+        return said, parts.get("cause", ""), parts.get("hint", "")
+    return f"{what} {task['status']}" + (f": {reason}" if reason else ""), "", ""
 
 
 def log_tail(path: Path, lines: int = _LOG_LINES) -> list[str]:
@@ -116,8 +141,11 @@ def log_tail(path: Path, lines: int = _LOG_LINES) -> list[str]:
             text = file.read().decode("utf-8", "backslashreplace")
     except OSError:
         return []
-    text = text[: text.rfind("Traceback (most recent call last):\n")] if "Traceback (most recent call last):\n" in text else text
-    found = [line.rstrip() for line in text.splitlines() if line.strip()]
+    while (place := text.rfind(_TRACEBACK)) >= 0:
+        text = text[:place].rstrip()
+        if not text.endswith(_CHAINED):
+            break
+    found = [line.rstrip() for line in text.splitlines() if line.strip() and line not in _CHAINED]
     found = found[1:] if found and found[0].startswith("minipipe: ") else found
     return found[-lines:]
 

@@ -201,7 +201,7 @@ def check_imports(step: str, function: Callable[..., Any], roots: Sequence[str])
         raise errors.MissingModule(
             f"step {step!r}: no module named {found.module!r}",
             f"{found.file}:{found.line} imports it, and this Python does not have it",
-            f"pip install {_package_of(found.module)}   or give the step an environment: packages=[{_package_of(found.module)!r}]",
+            f"pip install {package_of(found.module)}   or give the step an environment: packages=[{package_of(found.module)!r}]",
             module=found.module,
         )
 
@@ -217,6 +217,6 @@ _PACKAGES = {
 }
 
 
-def _package_of(module: str) -> str:
+def package_of(module: str) -> str:
     """What to install for a module: the name is the same but for a few well-known ones."""
     return _PACKAGES.get(module, module)

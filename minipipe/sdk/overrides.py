@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import warnings
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minipipe import errors
+from minipipe.nearest import nearest
 from minipipe.sdk import declared, proxy, values
 from minipipe.store import records
 from minipipe.store.home import Store
@@ -72,11 +72,11 @@ def find(pipeline: str, known: Sequence[Known], name: str) -> Known:
             f"{pipeline} has several parameters {name!r}", f"it has {places}", "name the section", name=name
         )
     names = [one.name if one.section == "Args" else f"{one.section}/{one.name}" for one in shown]
-    near = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(name.rpartition("/")[2], names, 1)
+    near = nearest(name, names) or nearest(name.rpartition("/")[2], names)
     raise errors.BadParameter(
         f"{pipeline} has no parameter {name!r}",
         f"it has {', '.join(names) or 'none'}",
-        f"did you mean {near[0]}?" if near else "minipipe show --params",
+        f"did you mean {near}?" if near else "minipipe show --params",
         name=name,
     )
 

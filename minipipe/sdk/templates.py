@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from minipipe import errors
 from minipipe.sdk import pipeline, references, session, template_key
+from minipipe.sdk.capture import import_root
 from minipipe.sdk.dag import Plan
 from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.sdk.values import kept_cell, split_name, text_of
 from minipipe.store import edits, records, tasks
 
+_SCRIPTS = 100  # beside the running one that are looked through for a template's name
 _STATUSES = "('created', 'queued', 'in_progress', 'published', 'stopped', 'completed')"
 
 
@@ -42,12 +48,27 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
     )
     if row is None:
         place = f" in project {project!r}" if project else ""
-        raise errors.NotFound(
-            f"no task {name!r}{place}", f"step {step!r} copies it", "`minipipe run` the script that registers it"
-        )
+        raise errors.NotFound(f"no task {name!r}{place}", f"step {step!r} copies it", _who_registers(name))
     if row["archived"]:
         warnings.warn(f"step {step!r} copies task {row['uid'][:8]} {name!r}, which is archived", UserWarning, stacklevel=4)
     return Task(store, row["id"], row["uid"])
+
+
+def _who_registers(name: str) -> str:
+    """The command that registers a template: a script beside the running one that has its name in quotes is taken for it."""
+    folder = import_root()
+    for path in sorted(folder.glob("*.py"))[:_SCRIPTS]:
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if (
+            path.name != os.path.basename(sys.argv[0])
+            and re.search(f"""['"]{re.escape(name)}['"]""", text)
+            and "Task.init" in text
+        ):
+            return f"minipipe run {shlex.quote(os.path.relpath(path))} registers it"
+    return "`minipipe run` the script that registers it"
 
 
 def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.NewTask:
