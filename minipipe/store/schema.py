@@ -9,13 +9,13 @@ takes a tenth of a second to import, so this module imports it only where a stor
 
 from __future__ import annotations
 
-import importlib
 import sqlite3
 import time
 from collections.abc import Callable
 
 from minipipe import states
 from minipipe.chance import fresh_id
+from minipipe.store import migrating
 
 APPLICATION_ID = 0x6D70_6970  # "mpip": how `file`, SQLite and we tell our database from others
 VERSION = 2
@@ -385,10 +385,10 @@ def migrate(connection: sqlite3.Connection) -> None:
     statement leaves the old version (DDL and ``user_version`` roll back together, SQLite's documentation of PRAGMA
     user_version). sqlite-utils' own `apply` outside a transaction lost this race in three of four tries.
     """
-    sqlite_utils = importlib.import_module("sqlite_utils")
-    migrations = importlib.import_module("sqlite_utils.migrations").Migrations("minipipe")
-    for name, step in MIGRATIONS:
-        migrations(name=name)(lambda database, step=step: step(database.conn))
-    migrations.apply(sqlite_utils.Database(connection))
+    with migrating.sqlite_utils() as (library, module):
+        migrations = module.Migrations("minipipe")
+        for name, step in MIGRATIONS:
+            migrations(name=name)(lambda database, step=step: step(database.conn))
+        migrations.apply(library.Database(connection))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
