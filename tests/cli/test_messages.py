@@ -32,7 +32,7 @@ pipe.start_locally(run_pipeline_steps_locally=True)
 """,
         2,
         "step 'process': no step 'stage_dat' in ${stage_dat.artifacts.x.url}",
-        "flow.py:10",
+        "flow.py:11",
         "did you mean stage_data?",
     ),
     "a cycle": (
