@@ -54,6 +54,7 @@ VERBS = {
     "cache": Verb("minipipe.cli.cache:cache", "Look", "Ask why a step ran, or make the cache forget."),
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
+    "check": Verb("minipipe.cli.check:check", "Keep", "Say what of a script would fail on a real ClearML agent."),
     "doctor": Verb("minipipe.cli.doctor:doctor", "Keep", "Check the store and its surroundings."),
     "completion": Verb("minipipe.cli.completion:completion", "Keep", "Print the completion script of a shell."),
     "gc": Verb("minipipe.cli.gc:gc", "Keep", "Remove what nothing needs, and give its room back."),
