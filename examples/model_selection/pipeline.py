@@ -112,8 +112,8 @@ def fit(train_set: pd.DataFrame, family: str, options: dict[str, Any], seed: int
     monitor_artifacts=["confusion"],
 )
 def evaluate(model: Any, test_set: pd.DataFrame) -> float:
-    """Return the balanced accuracy on the tumours put aside; keep the confusion matrix as artifact `confusion`."""
-    from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+    """Return the balanced accuracy on the tumours put aside; keep the confusion matrix as artifact `confusion` and as a plot."""
+    from sklearn.metrics import balanced_accuracy_score, confusion_matrix, roc_curve
 
     truth = test_set["target"]
     predicted = model.predict(test_set.drop(columns="target"))
@@ -122,8 +122,18 @@ def evaluate(model: Any, test_set: pd.DataFrame) -> float:
     score = float(balanced_accuracy_score(truth, predicted))
     task = Task.current_task()
     task.upload_artifact("confusion", confusion)
-    task.get_logger().report_scalar("test", "balanced accuracy", score, 0)
-    task.get_logger().report_single_value("balanced_accuracy", score)
+    log = task.get_logger()
+    log.report_scalar("test", "balanced accuracy", score, 0)
+    log.report_single_value("balanced_accuracy", score)
+    log.report_confusion_matrix(
+        "confusion", "test", confusion.to_numpy(), 0, "predicted", "true", xlabels=names, ylabels=names, yaxis_reversed=True
+    )
+    inputs = test_set.drop(columns="target")
+    certainty = model.predict_proba(inputs)[:, 1] if hasattr(model, "predict_proba") else model.decision_function(inputs)
+    false_alarms, found, _ = roc_curve(truth, certainty)
+    log.report_scatter2d(
+        "ROC", "test", [*zip(false_alarms, found, strict=True)], 0, "false positives", "true positives", mode="lines"
+    )
     print(confusion)
     return score
 
@@ -163,6 +173,8 @@ def model_selection(test_share: float = 0.25, folds: int = 5, min_score: float =
         else:
             print(f"lost: {label}")
     ranking.sort(key=lambda entry: entry[0], reverse=True)
+    table = pd.DataFrame([entry[2::-1] for entry in ranking], columns=["candidate", "spread", "balanced accuracy"])
+    PipelineDecorator.get_logger().report_table("ranking", "candidates", 0, table.round(4))
     print(f"{'balanced accuracy':<19}candidate")
     for mean, deviation, label, _, _ in ranking:
         print(f"{mean:.3f} +- {deviation:.3f}    {label}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from minipipe import shown
 from minipipe.drawing import axes
 from minipipe.drawing.element import Markup, element, number
-from minipipe.drawing.measure import clipped
+from minipipe.drawing.measure import clipped, width
 
 MOST_POINTS = 120
 COLORS = 8
@@ -191,9 +191,10 @@ def heat(
     count = max((len(row) for row in cells), default=0)
     known = [value for row in cells for value in row if math.isfinite(value)]
     low, high = min(known, default=0.0), max(known, default=1.0)
-    left, top, bottom = 62.0 if y_label else 48.0, 8.0, 34.0 + (14.0 if x_label else 0.0)
+    named = min(92.0, max((width(name, 11) for name in rows), default=0.0))
+    left, top, bottom = named + (26.0 if y_label else 12.0), 8.0, 34.0 + (14.0 if x_label else 0.0)
     wide = (axes.WIDTH - left - 10) / max(1, count)
-    tall = min(34.0, max(3.0, 260.0 / max(1, len(cells))))
+    tall = min(46.0, max(3.0, 260.0 / max(1, len(cells))))
     height = top + tall * len(cells) + bottom
     written = wide >= 26 and tall >= 14 and len(known) <= 400
     drawn: list[Markup] = []
@@ -210,20 +211,21 @@ def heat(
                     y=y,
                     width=wide,
                     height=tall,
-                    fill_opacity=f"{0.06 + 0.94 * share:.2f}",
+                    fill_opacity=f"{0.05 + 0.7 * share:.2f}",  # text stays legible on it,
                 )
             )
             if written:
-                kind = "mp-cell over" if share > 0.45 else "mp-cell"
                 drawn.append(
-                    element("text", axes.written(value), class_=kind, x=x + wide / 2, y=y + tall / 2 + 4, text_anchor="middle")
+                    element(
+                        "text", axes.written(value), class_="mp-cell", x=x + wide / 2, y=y + tall / 2 + 4, text_anchor="middle"
+                    )
                 )
     return axes.canvas(
         title,
         f"{len(cells)} rows, {count} columns, lowest {shown.measured(low)}, highest {shown.measured(high)}",
         element("g", drawn, class_="mp-heat"),
-        _names(columns, [left + (c + 0.5) * wide for c in range(count)], top + tall * len(cells) + 16, wide, "middle"),
-        _names(rows, [top + (r + 0.5) * tall + 4 for r in range(len(cells))], left - 6, tall, "end"),
+        _names(columns, [left + (c + 0.5) * wide for c in range(count)], top + tall * len(cells) + 16, wide, "middle", 0.0),
+        _names(rows, [top + (r + 0.5) * tall + 4 for r in range(len(cells))], left - 6, tall, "end", named + 2),
         element("text", x_label, class_="mp-tick", x=(left + axes.WIDTH) / 2, y=height - 6, text_anchor="middle")
         if x_label
         else None,
@@ -236,11 +238,11 @@ def heat(
     )
 
 
-def _names(names: Sequence[str], places: Sequence[float], other: float, room: float, anchor: str) -> list[Markup]:
-    every = max(1, math.ceil((14 if anchor == "end" else 26) / room))
-    limit = 40.0 if anchor == "end" else room * every
+def _names(names: Sequence[str], places: Sequence[float], other: float, each: float, anchor: str, limit: float) -> list[Markup]:
+    """Names along a side, as many as fit; `limit` 0 is what their distance leaves."""
+    every = max(1, math.ceil((14 if anchor == "end" else 26) / each))
     found = []
     for at, name in list(zip(places, names, strict=False))[::every]:
         x, y = (other, at) if anchor == "end" else (at, other)
-        found.append(element("text", clipped(name, limit, 11), class_="mp-tick", x=x, y=y, text_anchor=anchor))
+        found.append(element("text", clipped(name, limit or each * every, 11), class_="mp-tick", x=x, y=y, text_anchor=anchor))
     return found

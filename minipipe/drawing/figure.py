@@ -77,7 +77,7 @@ def _draw(traces: list[Mapping[str, Any]], layout: Mapping[str, Any], title: str
     if kinds == {"table"}:
         return Drawn(grid=_grid(traces[0]))
     if kinds <= {"heatmap", "heatmapgl"} and len(traces) == 1:
-        return _heat(traces[0], title, labels)
+        return _heat(traces[0], title, labels, _is_reversed(layout))
     if kinds <= {"scatter", "scattergl"}:
         return _scatter(traces, title, labels)
     if kinds == {"bar"}:
@@ -225,12 +225,20 @@ def _histogram(traces: list[Mapping[str, Any]], title: str, labels: tuple[str, s
     return Drawn(chart.bars(title, names, series, labels[0], labels[1] or "count", span), _legend(drawn), note=note)
 
 
-def _heat(trace: Mapping[str, Any], title: str, labels: tuple[str, str]) -> Drawn | None:
+def _is_reversed(layout: Mapping[str, Any]) -> bool:
+    """Whether the first row of a matrix stands on top; Plotly's own rule is that it stands at the bottom."""
+    axis = layout.get("yaxis")
+    return isinstance(axis, Mapping) and axis.get("autorange") == "reversed"
+
+
+def _heat(trace: Mapping[str, Any], title: str, labels: tuple[str, str], reverse: bool) -> Drawn | None:
     rows = [[_real(value) for value in values(row)] for row in values(trace.get("z"))]
     if not rows or not rows[0] or len(rows) * len(rows[0]) > _MOST_CELLS:
         return None
     columns = [_word(value) for value in values(trace.get("x"))] or [str(place) for place in range(len(rows[0]))]
     names = [_word(value) for value in values(trace.get("y"))] or [str(place) for place in range(len(rows))]
+    if not reverse:
+        rows, names = rows[::-1], names[: len(rows)][::-1]
     return Drawn(chart.heat(title, rows, columns, names, *labels))
 
 

@@ -7,12 +7,12 @@ from minipipe.drawing.element import Markup
 LIGHT = (
     "--bg:#f7f7f5;--card:#fff;--ink:#1b2024;--soft:#59636c;--line:#e1e3e6;--faint:#f1f2f3;--edge:#9aa3ab;--accent:#2257a8;"
     "--good:#18744a;--bad:#b3261e;--warn:#8a5300;--busy:#1d5fb0;--idle:#5f5a78;--cache:#0c6b78;"
-    "--s1:#2a62b8;--s2:#c2571a;--s3:#18744a;--s4:#8a3fa0;--s5:#b3261e;--s6:#0c6b78;--s7:#8a6d00;--s8:#5f5a78"
+    "--heat:#2a62b8;--s1:#2a62b8;--s2:#c2571a;--s3:#18744a;--s4:#8a3fa0;--s5:#b3261e;--s6:#0c6b78;--s7:#8a6d00;--s8:#5f5a78"
 )
 DARK = (
     "--bg:#131619;--card:#1b1f23;--ink:#e7e9eb;--soft:#a3adb6;--line:#2e353b;--faint:#23282d;--edge:#6d7780;--accent:#7db4ff;"
     "--good:#56c596;--bad:#ff8a80;--warn:#e8b052;--busy:#78b6ff;--idle:#b3acd8;--cache:#58c6d2;"
-    "--s1:#7db4ff;--s2:#f2a263;--s3:#56c596;--s4:#d39be6;--s5:#ff8a80;--s6:#58c6d2;--s7:#d8c04a;--s8:#b3acd8"
+    "--heat:#4a80d0;--s1:#7db4ff;--s2:#f2a263;--s3:#56c596;--s4:#d39be6;--s5:#ff8a80;--s6:#58c6d2;--s7:#d8c04a;--s8:#b3acd8"
 )
 
 STATUSES = (
@@ -37,7 +37,7 @@ DRAWINGS = (
     ".mp-lane{font-size:12px;fill:var(--ink)}.mp-bar rect{fill:var(--c);stroke:var(--card)}.mp-bar.again rect{fill-opacity:.55}"
     ".mp-line path{fill:none;stroke:var(--c);stroke-width:1.8;stroke-linejoin:round}.mp-line.dash path{stroke-dasharray:5 3}"
     ".mp-line path.dots{stroke-width:5;stroke-linecap:round;stroke-dasharray:none}.mp-bars rect{fill:var(--c)}"
-    ".mp-heat rect{fill:var(--s1);shape-rendering:crispEdges}.mp-cell{font-size:11px;fill:var(--ink)}.mp-cell.over{fill:var(--card)}"
+    ".mp-heat rect{fill:var(--heat);shape-rendering:crispEdges}.mp-cell{font-size:11px;fill:var(--ink)}"
     ".mp-hover rect{y:10px;height:var(--tall);width:var(--wide);fill:var(--ink);opacity:0}.mp-hover rect:hover{opacity:.14}"
     ".s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}.s5{--c:var(--s5)}.s6{--c:var(--s6)}"
     ".s7{--c:var(--s7)}.s8{--c:var(--s8)}.mp-inside{font-size:11px;fill:var(--card)}"

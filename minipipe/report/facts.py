@@ -100,6 +100,7 @@ class Step:
     code: Code | None
     charts: tuple[Series, ...]
     singles: tuple[tuple[str, float], ...]
+    headlines: tuple[tuple[str, float], ...]
     cache_reason: str
     comment: str
     tags: tuple[str, ...]
@@ -137,6 +138,7 @@ class Facts:
     steps: tuple[Step, ...]
     charts: tuple[Series, ...]
     singles: tuple[tuple[str, float], ...]
+    headlines: tuple[tuple[str, float], ...]
     outputs: tuple[Thing, ...]
     shows: tuple[Shown, ...]
     models: tuple[models.Linked, ...]
@@ -166,7 +168,7 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
     pipeline, project = lookup.pipeline_of(run["name"], details.project_of(store, run))
     anchors = {node.id: f"step-{number}" for number, node in enumerate(found.nodes, 1)}
     parent = details.task_by_id(store, run["template_id"])
-    charts, singles = _measured(store, run["id"])
+    measured = _measured(store, run["id"])
     known = surroundings.surroundings_of(store, run["id"], json.loads(run["entry"]))
     cells = _cells(store, run["id"])
     gallery = Gallery(options.images, run["run_name"])
@@ -182,8 +184,9 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
         rerun=_rerun(run, cells),
         comparison=_compared(store, parent, run),
         steps=tuple(_steps(store, found, anchors, options.full_logs, gallery)),
-        charts=charts,
-        singles=singles,
+        charts=measured.charts,
+        singles=measured.singles,
+        headlines=measured.headlines,
         outputs=_things(store, run, run["run_name"]),
         shows=shows,
         models=_own_models(store, run["id"]),
@@ -206,7 +209,7 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
         row = details.task_by_id(store, node.id)
         if row is None:
             continue
-        charts, singles = _measured(store, node.id)
+        measured = _measured(store, node.id)
         label = f"{found.run['run_name']}/{node.name}"
         anchor = anchors[node.id]
         yield Step(
@@ -229,8 +232,9 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
             failure=details.error_of(row),
             console=_console(store, node, full_logs),
             code=_code(store, row, node, anchor, shown),
-            charts=charts,
-            singles=singles,
+            charts=measured.charts,
+            singles=measured.singles,
+            headlines=measured.headlines,
             cache_reason=_why(store, node),
             comment=row["comment"],
             tags=details.tags_of(store, node.id),
@@ -278,15 +282,27 @@ def _why(store: Store, node: Node) -> str:
     return f"{found.verdict}{against}" + (f": {changes}" if changes else "")
 
 
-def _measured(store: Store, task_id: int) -> tuple[tuple[Series, ...], tuple[tuple[str, float], ...]]:
-    """(series with iterations, single values) of a task."""
-    charts, singles = [], []
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What a task measured: series worth a chart, all other values by name, and of these the ones without iteration."""
+
+    charts: tuple[Series, ...]
+    singles: tuple[tuple[str, float], ...]
+    headlines: tuple[tuple[str, float], ...]
+
+
+def _measured(store: Store, task_id: int) -> _Measured:
+    charts, singles, headlines = [], [], []
     for one in metrics.series_of(store, task_id):
+        name = one.name if one.title == metrics.SINGLE else f"{one.title}/{one.name}"
         if all(point.iteration is None for point in one.points):
-            singles.append((one.name if one.title == metrics.SINGLE else f"{one.title}/{one.name}", one.last))
+            headlines.append((name, one.last))
+            singles.append((name, one.last))
+        elif len(one.points) == 1:
+            singles.append((name, one.last))
         else:
             charts.append(one)
-    return tuple(charts), tuple(singles)
+    return _Measured(tuple(charts), tuple(singles), tuple(headlines))
 
 
 def _things(store: Store, row: sqlite3.Row, label: str) -> tuple[Thing, ...]:

@@ -99,7 +99,7 @@ def _share(facts: Facts) -> list[tuple[str, int]]:
 
 def _highlights(facts: Facts) -> list[tuple[str, str]]:
     """Single values that the run and its steps reported, the run's own first; at most four."""
-    found = [*facts.singles, *(pair for step in facts.steps for pair in step.singles)]
+    found = [*facts.headlines, *(pair for step in facts.steps for pair in step.headlines)]
     return [(name, shown.measured(value)) for name, value in dict(reversed(found)).items()][::-1][:4]
 
 
@@ -128,9 +128,11 @@ def _charts(facts: Facts) -> Iterable[dict[str, Any]]:
 
 
 def _points(one: Series) -> tuple[tuple[float, float], ...]:
-    return tuple(
+    """In the order of the iterations: several steps may report on one series of their run, each when it is done."""
+    found = (
         (float(place if point.iteration is None else point.iteration), point.value) for place, point in enumerate(one.points)
     )
+    return tuple(sorted(found, key=lambda point: point[0]))
 
 
 def _chart(title: str, series: list[Series], hovers: int) -> dict[str, Any]:

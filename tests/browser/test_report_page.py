@@ -41,6 +41,13 @@ _CONTRAST = """
     const ratio = on(e, e.parentElement.querySelector('rect'));
     if (ratio < 4.5) low.push(['bar', e.textContent, ratio.toFixed(2)]);
   }
+  for (const e of document.querySelectorAll('.mp-cell')) {
+    const shape = getComputedStyle(e.previousElementSibling), share = Number(shape.fillOpacity), under = ground(e.closest('figure'));
+    const mixed = parse(shape.fill).slice(0, 3).map((v, i) => v * share + under[i] * (1 - share));
+    const a = light(parse(getComputedStyle(e).fill)), b = light(mixed);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) low.push(['cell', e.textContent, ratio.toFixed(2)]);
+  }
   return low;
 })()
 """
