@@ -52,6 +52,7 @@ VERBS = {
     "metrics": Verb("minipipe.cli.metrics:metrics_of", "Look", "Show what steps measured."),
     "diff": Verb("minipipe.cli.diff:diff", "Look", "Compare runs: what differs."),
     "cache": Verb("minipipe.cli.cache:cache", "Look", "Ask why a step ran, or make the cache forget."),
+    "step": Verb("minipipe.cli.step:step", "Run", "Run one step once more, in this process, on its recorded inputs."),
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
     "check": Verb("minipipe.cli.check:check", "Keep", "Say what of a script would fail on a real ClearML agent."),

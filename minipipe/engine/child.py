@@ -105,6 +105,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
             spec["private"],
         )
     )
+    _answer_breakpoints(spec)
     result = _execute(store, spec, payloads)
     result.head.update(token=spec["token"], duration_s=time.monotonic() - started)
 
@@ -115,6 +116,23 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
         os._exit(result.exit_code)
 
     _wind_down(spec["grace_s"], leave)
+
+
+def _answer_breakpoints(spec: dict[str, Any]) -> None:
+    """Nobody sits at a worker's terminal: ``breakpoint()`` says in the log where it can be answered, and the step goes on.
+
+    A hook that the user named (``PYTHONBREAKPOINT``, a debugger that is reached over a socket) is left alone.
+    """
+    if os.environ.get("PYTHONBREAKPOINT"):
+        return
+    label = spec["uid"][:8] if spec["run"] == spec["uid"] else f"{spec['run'][:8]}/{spec['name']}"
+
+    def hook(*args: object, **keywords: object) -> None:
+        caller = sys._getframe(1)
+        place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        print(f"minipipe: breakpoint() at {place} passed: minipipe step {label} --pdb", file=sys.stderr, flush=True)
+
+    sys.breakpointhook = hook
 
 
 def _become_fresh(spec: dict[str, Any], payloads: list[bytes], line: int, parent: int) -> NoReturn:

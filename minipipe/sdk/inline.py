@@ -104,9 +104,9 @@ def _run(store: Store, executor: _Executor, claim: Claim) -> None:
     started = time.monotonic()
     interrupt: KeyboardInterrupt | None = None
     try:
-        with _within(store, claim, spec), maintask.copied_streams(store.log_path(claim.lease.uid, claim.lease.attempt), head):
+        with within(store, claim, spec), maintask.copied_streams(store.log_path(claim.lease.uid, claim.lease.attempt), head):
             result, interrupt = _attempt(store, spec, payloads, executor.functions.get(claim.lease.task))
-        outcome = _outcome(store, spec, result, time.monotonic() - started)
+        outcome = outcome_of(store, spec, result, time.monotonic() - started)
         attempts.finish(store, claim.lease, outcome, settings.load_settings().max_crashes)
     finally:
         shutil.rmtree(store.folder("tmp") / f"{claim.lease.token}.d", ignore_errors=True)
@@ -127,13 +127,13 @@ def _attempt(
         return result, error if isinstance(error, KeyboardInterrupt) else None
 
 
-def _outcome(store: Store, spec: dict[str, Any], result: child.Result, spent_s: float) -> Outcome:
+def outcome_of(store: Store, spec: dict[str, Any], result: child.Result, spent_s: float) -> Outcome:
     head = json.loads(json.dumps({**result.head, "token": spec["token"], "duration_s": spent_s}))
     return hosting.outcome_of(store, spec["token"], (head, result.payloads))
 
 
 @contextlib.contextmanager
-def _within(store: Store, claim: Claim, spec: dict[str, Any]) -> Iterator[None]:
+def within(store: Store, claim: Claim, spec: dict[str, Any]) -> Iterator[None]:
     """This process is the attempt; afterwards it is what it was."""
     entry = spec["entry"]
     before, main = context.running(), sys.modules["__main__"]

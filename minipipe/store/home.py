@@ -53,13 +53,21 @@ class Store:
         self.project_ids: dict[str, int] = {}
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None = None, *, create: bool = True, durability: str | None = None) -> Store:
+    def open(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        create: bool = True,
+        durability: str | None = None,
+        quiet: bool = False,
+    ) -> Store:
         """Open the store at `path`, making it if there is none.
 
         Args:
             path: its directory; default as in `minipipe.settings.store_home`.
             create: make a missing store (and say so on stderr); False for commands that only read.
             durability: "full" or "fast"; default from the settings.
+            quiet: do not say that one was made.
 
         Raises:
             StoreMissing: there is none and `create` is False.
@@ -70,7 +78,7 @@ class Store:
             if not create:
                 raise errors.StoreMissing(f"no store at {home}", hint="the first `minipipe run` makes one", path=str(home))
             _check_disk(home)
-            _create(home)
+            _create(home, quiet)
         else:
             _check_disk(home)
         _check_trust(home)
@@ -113,7 +121,7 @@ class Store:
         return f"<Store {self.path}>"
 
 
-def _create(home: Path) -> None:
+def _create(home: Path, quiet: bool) -> None:
     # Built under another name and linked into place: at no moment is there an empty or half-made database at the final path,
     # and of several first processes exactly one wins.
     with mapped(home / DATABASE):
@@ -148,6 +156,8 @@ def _create(home: Path) -> None:
         os.chmod(home / ".gitignore", 0o600)
         _make_ballast(home)
         _sync_folder(home)
+    if quiet:
+        return
     shown = os.path.relpath(home) if home.is_relative_to(Path.cwd()) else str(home)
     print(f"minipipe: new store {shown} (MINIPIPE_HOME moves it)", file=sys.stderr)
 

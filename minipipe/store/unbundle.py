@@ -91,7 +91,7 @@ def take_in(store: Store, content: Content, tell: Callable[[str, int], None] = l
 
     Transaction effect: one commit per batch of blobs, then one durable commit for all rows.
     """
-    path, trust_pickle = content.path, content.trusted
+    path = content.path
     runs = _runs(store, content)
     if any(run.new for run in runs):
         wanted = _new_tasks(store, content)
@@ -101,7 +101,8 @@ def take_in(store: Store, content: Content, tell: Callable[[str, int], None] = l
             drafts = _stage_logs(store, archive, content, wanted)
             try:
                 with store.database.write() as connection:
-                    runs = _insert(connection, content, wanted, runs, trust_pickle)
+                    renamed = insert(connection, content, wanted)
+                    runs = [Run(run.uid, renamed.get(run.uid, run.name), run.new) for run in runs]
                     for draft, target in drafts:
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         os.replace(draft, target)
@@ -396,12 +397,13 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def _insert(connection: sqlite3.Connection, content: Content, wanted: set[str], runs: list[Run], trusted: bool) -> list[Run]:
+def insert(connection: sqlite3.Connection, content: Content, wanted: set[str]) -> dict[str, str]:
+    """Enter the rows of tasks; their blobs are there. Returns the names of runs whose own was taken. Part of the caller's transaction."""
     inserter = _Inserter(connection, content)
     inserter.entities(wanted)
     renamed = inserter.tasks(wanted)
-    inserter.owned(wanted, trusted)
-    return [Run(run.uid, renamed.get(run.uid, run.name), run.new) for run in runs]
+    inserter.owned(wanted, content.trusted)
+    return renamed
 
 
 class _Inserter:
