@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import sqlite3
 import sys
@@ -86,8 +87,21 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
     if source is not None and source["run_name"] is not None:
         return f"{text}   next: minipipe diff {source['uid'][:8]} {run['uid'][:8]}"
     called = "@last" if newest else run["run_name"] or run["uid"][:8]
-    words = [f"show {called}", *([f"artifacts {called}"] if steps else []), "report --open" if called == "@last" else ""]
-    return f"{text}   next: {following(*filter(None, words))}"
+    report = "report --open" if called == "@last" else f"report {called} --open"
+    changed = _another_value(store, run["id"])
+    words = [f"show {called}", report, *([f"rerun {called} --set {changed}"] if changed and steps else [])]
+    return f"{text}   next: {following(*words)}"
+
+
+def _another_value(store: Store, run_id: int) -> str:
+    """``lr=0.2`` where the run had 0.1: an example of what to try; "" if no argument of it is a number."""
+    cells = [cell for cell in records.parameters(store, run_id) if cell["section"] == "Args"]
+    for kind in ("float", "int"):
+        for cell in cells:
+            value = json.loads(cell["value"]) if cell["type"] == kind else 0
+            if value and math.isfinite(value):
+                return f"{cell['name']}={2 * value:g}" if kind == "float" else f"{cell['name']}={2 * value}"
+    return ""
 
 
 # -- failures -----------------------------------------------------------------------------------------------------------
