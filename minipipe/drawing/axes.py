@@ -11,7 +11,7 @@ from minipipe.drawing.element import Markup, element, number
 from minipipe.drawing.measure import clipped, width
 
 WIDTH, HEIGHT = 360.0, 200.0
-_TOP, _RIGHT, _BOTTOM = 10.0, 12.0, 34.0
+_TOP, _RIGHT, _BOTTOM = 10.0, 12.0, 24.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def frame(
             high = marks[-1] + step
             marks.append(high)
     left = 14 + max((width(written(mark), 11) for mark in marks), default=10.0) + (14 if y_label else 0)
-    bottom = HEIGHT - _BOTTOM - (12 if x_label else 0)
+    bottom = HEIGHT - _BOTTOM - (18 if x_label else 0)
     x, y = Scale(xs[0], xs[1], left, WIDTH - _RIGHT), Scale(low, high, bottom, _TOP)
     lines = "".join(f"M{number(left)} {number(y(mark))}H{number(WIDTH - _RIGHT)}" for mark in marks)
     below = x_names if x_names is not None else tuple((mark, written(mark)) for mark in _below(xs, whole_x))

@@ -85,7 +85,7 @@ def _wait(bar: Bar, row: int, left: float, scale: float) -> tuple[float, float, 
 
 def _hatching(waits: list[tuple[float, float, float]]) -> Markup | None:
     """All times in a queue as one path, hatched."""
-    frames = [f"M{number(x)} {number(y)}h{number(wide)}v{number(_BAR)}h-{number(wide)}z" for x, y, wide in waits if wide >= 0.8]
+    frames = [f"M{number(x)} {number(y)}h{number(wide)}v{number(_BAR)}h-{number(wide)}z" for x, y, wide in waits if wide >= 3]
     if not frames:
         return None
     lines = element("path", d="M0 7 7 0M-1 1 1 -1M6 8 8 6")

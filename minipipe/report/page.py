@@ -98,9 +98,9 @@ def _share(facts: Facts) -> list[tuple[str, int]]:
 
 
 def _highlights(facts: Facts) -> list[tuple[str, str]]:
-    """Single values that the run and its steps reported, the run's own first; at most four."""
-    found = [*facts.headlines, *(pair for step in facts.steps for pair in step.headlines)]
-    return [(name, shown.measured(value)) for name, value in dict(reversed(found)).items()][::-1][:4]
+    """Single values that the run reported, else those of the last step that reported any; at most four."""
+    found = facts.headlines or next((step.headlines for step in reversed(facts.steps) if step.headlines), ())
+    return [(name, shown.measured(value)) for name, value in found[:4]]
 
 
 # -- charts -------------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def _chart(title: str, series: list[Series], hovers: int) -> dict[str, Any]:
     return {
         "title": title,
         "svg": chart.lines(title, drawn, x_label="", hovers=hovers),
-        "legend": [(one.name, chart.color(place), shown.measured(one.last)) for place, one in enumerate(series)],
+        "legend": [(one.name, chart.color(place), shown.measured(_points(one)[-1][1])) for place, one in enumerate(series)],
     }
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from minipipe import errors, shown, states
 from minipipe.drawing import cards, folds
 from minipipe.store import details, lookup, models, picture, records, views
 from minipipe.store.home import Store
 from minipipe.store.picture import Edge, Node
+
+T = TypeVar("T")
 
 _TROUBLE = (errors.MinipipeError, sqlite3.Error, OSError)
 
@@ -46,11 +48,24 @@ def run_line(store: Store, row_id: int, kind: str, name: str) -> str:
     return f"<{kind} {name!r} {' '.join(str(fact) for fact in facts if fact)}>"
 
 
-def _row(store: Store, row_id: int) -> sqlite3.Row | None:
+def model_line(kind: str, model: models.Model | None) -> str:
+    """``<OutputModel 8b0e44d1 'digits' ScikitLearn 5.0 kB>``."""
+    if model is None:
+        return f"<{kind}, not stored>"
+    facts = [model.uid[:8], repr(model.name), model.framework, shown.size(model.size) if model.digest else "", model.url or ""]
+    return f"<{kind} {' '.join(fact for fact in facts if fact)}>"
+
+
+def quietly(read: Callable[[], T]) -> T | None:
+    """What `read` returns; None if the store cannot tell."""
     try:
-        return details.task_by_id(store, row_id)
+        return read()
     except _TROUBLE:
         return None
+
+
+def _row(store: Store, row_id: int) -> sqlite3.Row | None:
+    return quietly(lambda: details.task_by_id(store, row_id))
 
 
 # -- blocks -------------------------------------------------------------------------------------------------------------

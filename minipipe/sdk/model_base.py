@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import context, errors
-from minipipe.sdk import copies, reports, session, storage
+from minipipe.sdk import copies, display, reports, session, storage
 from minipipe.store import models, plots, records
 from minipipe.store.home import Store
 
@@ -316,10 +316,15 @@ class ModelBase(reports.Reports):
         raise errors.NotSupported("a model has no folder of its own", "everything is in the store", "minipipe export")
 
     def __repr__(self) -> str:
-        if self._row_id is None:
-            return f"<{type(self).__name__}, not stored yet>"
-        known = self._known()
-        return f"<{type(self).__name__} {known.uid[:8]} {known.name!r} {known.framework or 'no framework'} {known.size} bytes>"
+        return display.model_line(type(self).__name__, self._stored())
+
+    def _repr_html_(self) -> str | None:
+        known = self._stored()
+        return display.model_block(known) if known is not None else None
+
+    def _stored(self) -> models.Model | None:
+        """The model as it is stored now; None if it is not, or not any more."""
+        return display.quietly(self._known)
 
 
 def url_of(known: models.Model) -> str | None:
