@@ -110,7 +110,11 @@ def _another_value(store: Store, run_id: int) -> str:
 def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> errors.RunFailed:
     """What made a run end badly, as an error: the first step that failed, else the run itself."""
     shown = run["uid"][:8]
-    bad = [step for step in steps if step["status"] in states.BAD and not step["tolerated"]]
+    bad = [
+        step
+        for step in steps
+        if step["status"] in states.BAD and not step["tolerates_abort" if step["status"] == states.STOPPED else "tolerated"]
+    ]
     bad.sort(key=lambda step: (step["status"] != states.FAILED, step["ended_at"] or 0.0))
     resume = f"minipipe resume {shown}"
     if run["status"] == states.STOPPED:

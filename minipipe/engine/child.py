@@ -334,15 +334,14 @@ def run_function(store: Store, spec: dict[str, Any], payloads: list[bytes], func
     values = _load_inputs(store, spec, payloads)
     positional, keyword = _arrange(function, values)
     value = function(*positional, **keyword)
-    return _stage(store, spec, _name_results(value, spec["entry"]["returns"]))
+    return _stage(store, spec, payloads, _name_results(value, spec["entry"]["returns"]))
 
 
 def _load_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Callable[..., Any]:
     entry = spec["entry"]
     if entry["kind"] == "pickled":
         code = spec["code"]
-        data = blobs.read(store, code["digest"], payloads[code["payload"]] if code["payload"] >= 0 else None, "the code")
-        loaded: Callable[..., Any] = codec.load(data)
+        loaded: Callable[..., Any] = _load_code(store, code, payloads)
         return loaded
     try:
         found: Any = importlib.import_module(entry["module"])
@@ -356,7 +355,16 @@ def _load_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) ->
         found = getattr(found, part)
     inner = getattr(found, "__minipipe_component__", found)
     function: Callable[..., Any] = inner
+    if "helpers" in spec["more"]:  # what its module does not have under that name
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        for name, helper in _load_code(store, spec["more"]["helpers"], payloads).items():
+            names.setdefault(name, helper)
     return function
+
+
+def _load_code(store: Store, item: dict[str, Any], payloads: list[bytes]) -> Any:
+    data = blobs.read(store, item["digest"], payloads[item["payload"]] if item["payload"] >= 0 else None, "the code")
+    return codec.load(data)
 
 
 def _store(spec: dict[str, Any]) -> Store:
@@ -385,6 +393,8 @@ def _load_inputs(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> d
             structures.append((item["name"], data))
             continue
         references[item["name"]] = codec.decode(data, item["codec"], item["metadata"], scratch, what)
+        if "serialized" in item["metadata"] and "deserialize" in spec["more"]:
+            references[item["name"]] = _load_code(store, spec["more"]["deserialize"], payloads)(references[item["name"]])
     for name, data in structures:
         values[name] = codec.load(data, references.__getitem__)
     # "x#2" is the third reference inside container x and has been put in its place above.
@@ -427,16 +437,21 @@ def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
     return list(zip(names, parts, strict=False))
 
 
-def _stage(store: Store, spec: dict[str, Any], results: list[tuple[str, Any]]) -> Result:
+def _stage(store: Store, spec: dict[str, Any], code: list[bytes], results: list[tuple[str, Any]]) -> Result:
     outputs: list[dict[str, Any]] = []
     payloads: list[bytes] = []
     total = 0
+    serialize = _load_code(store, spec["more"]["serialize"], code) if "serialize" in spec["more"] else None
     for index, (name, value) in enumerate(results):
         if type(value) in _SCALARS:
             outputs.append({"name": name, "scalar": json.dumps(value), "type": type(value).__name__, "text": str(value)})
             continue
         try:
+            if serialize is not None:
+                value = bytes(serialize(value))
             encoded = codec.encode(store, value, f"{spec['token']}.{index}")
+            if serialize is not None:
+                encoded = codec.as_serialized(encoded)
         except errors.CannotTravel as error:
             raise errors.CannotTravel(
                 f"step {spec['name']!r}: result {name!r} of type {type(value).__name__} cannot be stored", error.cause, error.hint

@@ -19,6 +19,8 @@ from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 from minipipe.store.tasks import Link, Parameter
 
+Serializer = Callable[[Any], bytes | bytearray] | None
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -100,8 +102,23 @@ def result_names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def encode(store: Store, step: str, run_uid: str, given: dict[str, Any]) -> Arguments:
+def encode(
+    store: Store,
+    step: str,
+    run_uid: str,
+    given: dict[str, Any],
+    called: str = "result_{step}_{argument}",
+    serialize: Serializer = None,
+) -> Arguments:
     """Turn named values into parameters, links and edges; large ones are staged in the store.
+
+    Args:
+        store: where they are staged.
+        step: name of the step.
+        run_uid: id of its run.
+        given: name -> value.
+        called: what the run's artifact for a value that is no parameter is called.
+        serialize: makes bytes of such a value.
 
     Raises:
         CannotTravel: an argument lives in one process; names step, argument and type.
@@ -117,7 +134,7 @@ def encode(store: Store, step: str, run_uid: str, given: dict[str, Any]) -> Argu
             found.key_parts += (name, codec.scalar_key(type(value).__name__, found.parameters[-1].value))
             continue
         try:
-            _encode_object(store, found, name, value)
+            _encode_object(store, found, name, value, called.format(step=step, argument=name), serialize)
         except errors.CannotTravel as error:
             kind = type(value)
             raise errors.CannotTravel(
@@ -126,7 +143,7 @@ def encode(store: Store, step: str, run_uid: str, given: dict[str, Any]) -> Argu
         if isinstance(value, (int, float, str)):  # a sub-class: shown as a parameter, passed with its type
             found.parameters.append(values.cell("kwargs", name, value))
         else:
-            shown = f"{run_uid}.result_{step}_{name}"
+            shown = f"{run_uid}.{called.format(step=step, argument=name)}"
             found.parameters.append(Parameter("kwargs_artifacts", name, shown, "", f'"{shown}"'))
     return found
 
@@ -146,7 +163,7 @@ def _encode_lazy(store: Store, found: Arguments, name: str, value: proxy.LazyEva
     return _DONE
 
 
-def _encode_object(store: Store, found: Arguments, name: str, value: Any) -> None:
+def _encode_object(store: Store, found: Arguments, name: str, value: Any, published: str, serialize: Serializer) -> None:
     held: list[Reference] = []
     numbers: dict[int, int] = {}
 
@@ -162,10 +179,14 @@ def _encode_object(store: Store, found: Arguments, name: str, value: Any) -> Non
             held.append(reference)
         return f"{name}#{numbers[id(item)]}"
 
-    encoded = _stage(store, value, hole)
+    own = serialize is not None and not isinstance(value, (int, float, str)) and not _holds_lazy(value)
+    encoded = (
+        codec.as_serialized(codec.encode(store, bytes(serialize(value)))) if serialize and own else _stage(store, value, hole)
+    )
     if held:
         encoded = codec.as_structure(encoded)
-    found.links.append(Link("input", name, encoded))
+    whole = not held and not isinstance(value, (int, float, str))
+    found.links.append(Link("input", name, encoded, published=published if whole else None))
     for number, reference in enumerate(held):
         found.links.append(Link("reference", f"{name}#{number}", None, reference.task_id, reference.output))
         found.parents.append(reference.task_id)

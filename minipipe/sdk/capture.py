@@ -34,12 +34,14 @@ class Captured:
     Attributes:
         entry: what the child needs to load it, as JSON.
         pickled: its bytes if it travels by value.
+        helpers: functions that it may call by name although its module does not have them; name -> function.
         key: its code key.
         code: row for the store: key, name, source, parts.
     """
 
     entry: dict[str, Any]
     pickled: bytes | None
+    helpers: bytes | None
     key: codekey.CodeKey
     code: tuple[str, str, str, str]
 
@@ -83,16 +85,18 @@ def _capture(
     entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": warm, "first": first}
     if found := imports.versions(key.imports):
         entry["versions"] = found
-    pickled = None
+    pickled = added = None
     if importable(function):
         entry |= {"kind": "import", "module": function.__module__, "qualname": function.__qualname__}
         entry["files"] = {path: digest for path in key.files if (digest := _file_digest(path))}
         roots.append(str(_root_of_module(function.__module__)))
+        there = getattr(sys.modules[function.__module__], "__dict__", {})
+        added = _pickle_helpers([helper for helper in helpers if helper.__name__ not in there], step)
     else:
         entry["kind"] = "pickled"
         pickled = _pickle(function, step, helpers)
     entry["roots"] = list(dict.fromkeys(roots))
-    return Captured(entry, pickled, key, _code_row(key, function))
+    return Captured(entry, pickled, added, key, _code_row(key, function))
 
 
 def _code_row(key: codekey.CodeKey, function: Callable[..., Any]) -> tuple[str, str, str, str]:
@@ -141,6 +145,15 @@ def _file_digest(path: str) -> str:
         return ""
 
 
+def pickled(function: Callable[..., Any], step: str) -> bytes:
+    """A function by name or by value, as its module allows.
+
+    Raises:
+        CannotTravel: see `capture`.
+    """
+    return _pickle(function, step, ())
+
+
 def _pickle(function: Callable[..., Any], step: str, helpers: Sequence[Callable[..., Any]]) -> bytes:
     if helpers and isinstance(function, FunctionType):
         function = _with_names(function, {helper.__name__: helper for helper in helpers})
@@ -149,6 +162,21 @@ def _pickle(function: Callable[..., Any], step: str, helpers: Sequence[Callable[
         codec.dump(function, file)
     except errors.CannotTravel as error:
         raise _blame(function, step, error) from error.__cause__
+    return file.getvalue()
+
+
+def _pickle_helpers(helpers: Sequence[Callable[..., Any]], step: str) -> bytes | None:
+    """The helpers of a function that travels by name."""
+    if not helpers:
+        return None
+    file = io.BytesIO()
+    try:
+        codec.dump({helper.__name__: helper for helper in helpers}, file)
+    except errors.CannotTravel as error:
+        names = ", ".join(helper.__name__ for helper in helpers)
+        raise errors.CannotTravel(
+            f"step {step!r}: the helpers {names} cannot leave this process", error.cause, error.hint
+        ) from error
     return file.getvalue()
 
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import dag, display, existing, launch, pipeline, references, saying, session, templates, versions
+from minipipe.sdk import dag, display, existing, launch, pipeline, references, saying, session, task_fields, templates, versions
 from minipipe.sdk.node import Node as _Node
 from minipipe.sdk.run import Run
 from minipipe.sdk.task import Task
 from minipipe.sdk.task_base import TaskBase
 from minipipe.sdk.written import WrittenPipeline
-from minipipe.store import edits
+from minipipe.store import edits, runs
 from minipipe.store.placeholders import PATTERN, split
 
 
@@ -147,9 +147,16 @@ class PipelineController(WrittenPipeline):
             self._error = error
 
     def _submit(self, run: Run, plan: dag.Plan) -> None:
-        queue = references.fill(plan.spec.queue, self._parameters) if plan.spec.queue else None
-        spec = replace(plan.spec, node=plan.node, queue=str(queue) if queue else None)
+        queue = str(references.fill(plan.spec.queue, self._parameters)) if plan.spec.queue else None
+        late = {name: value for name, value in plan.fields.items() if references.has_step_reference(value)}
+        late_queue = queue if queue and references.has_step_reference(queue) else None
+        spec = replace(plan.spec, node=plan.node, queue=None if late_queue else queue or None)
         spec = pipeline.with_callbacks(spec, self._created_callback, self._completed_callback)
+        if late or late_queue:
+            fields = {name: references.fill(value, self._parameters) for name, value in late.items()}
+            spec = replace(spec, before=_told_late(run, fields, late_queue, spec.before))
+        if plan.factory is not None:
+            plan = self._made_by_factory(run, plan)
         if plan.template is not None:
             copy = templates.copy_of(plan, spec, self._parameters)
             plan.node.parameters = {key: references.fill(value, self._parameters) for key, value in plan.overrides.items()}
@@ -164,6 +171,19 @@ class PipelineController(WrittenPipeline):
                 waiting.append(("kwargs", name, values[name]))
         plan.node.parameters = {f"kwargs/{name}": value for name, value in values.items()}
         run.submit(spec, values, tuple(waiting))
+
+    def _made_by_factory(self, run: Run, plan: dag.Plan) -> dag.Plan:
+        """The step with the task that its factory makes; a run that goes on has made it before."""
+        assert plan.factory is not None
+        known = runs.step_of(run.store, run.id, plan.spec.name) if run.again else None
+        made = Task(run.store, known["id"], known["uid"]) if known is not None else plan.factory(plan.node)
+        if not isinstance(made, TaskBase):
+            raise errors.BadPipeline(
+                f"step {plan.spec.name!r}: its base_task_factory gave {type(made).__name__}, not a task",
+                hint="return Task.create(...)",
+            )
+        plan.node.base_task_id = made.id
+        return replace(plan, template=Task(made.store, made.row_id, made.id))
 
     def _result(self, text: str) -> tuple[str, str] | None:
         """Step and name of the result that a text stands for; None for any other text."""
@@ -361,6 +381,26 @@ class PipelineController(WrittenPipeline):
         found._made = launch.Made(known.row_id, known.id, found._definition)
         found._fetched = True
         return found
+
+
+def _told_late(
+    run: Run, fields: dict[str, Any], queue: str | None, before: Callable[..., Any] | None
+) -> Callable[[Any, _Node, dict[str, Any]], Any]:
+    """A callback that fills in what other steps decide of a step's task and queue, then calls the step's own."""
+
+    def launch_it(controller: Any, node: _Node, parameters: dict[str, Any]) -> Any:
+        assert node.job is not None
+        task = node.job.task
+        told = {name: run.filled(value) for name, value in fields.items()}
+        if told:
+            entry = edits.facts(task.store, task.row_id)
+            task_fields.apply(task, task_fields.changes(task.store, node.name, entry, told))
+        if queue is not None:
+            node.queue = str(run.filled(queue))
+            edits.set_queue(task.store, task.row_id, node.queue)
+        return before(controller, node, parameters) if before is not None else None
+
+    return launch_it
 
 
 def _is_worker() -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from minipipe import errors
 from minipipe.sdk import references
 from minipipe.sdk.node import Node
-from minipipe.sdk.pipeline import monitors_of, tolerates
+from minipipe.sdk.pipeline import behaviour_of, monitors_of
 from minipipe.sdk.specs import Retry, StepSpec
 from minipipe.sdk.task import Task
 
@@ -26,6 +26,9 @@ class Plan:
         template: the task that is copied, None for a function.
         overrides: parameters of the copy: {"Section/name": value}.
         configurations: configuration objects of the copy: {name: text or dict}.
+        fields: other fields of the copy, see `minipipe.sdk.task_fields`.
+        itself: the template runs, not a copy of it.
+        factory: makes the task when the pipeline starts.
     """
 
     node: Node
@@ -34,6 +37,9 @@ class Plan:
     template: Task | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     configurations: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
+    itself: bool = False
+    factory: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,7 @@ class Common:
         """The step; explicit parents and those that references make are united.
 
         Raises:
-            BadPipeline: a monitor list that cannot be read.
-            NotSupported: a `continue_behaviour` that is not offered yet.
+            BadPipeline: a monitor list or `continue_behaviour` that cannot be read.
         """
         parents = (self.parents,) if isinstance(self.parents, str) else tuple(self.parents or ())
         return StepSpec(
@@ -71,7 +76,7 @@ class Common:
             cache=self.cache,
             queue=str(self.execution_queue) if self.execution_queue else None,
             parents=tuple(dict.fromkeys([*map(str, parents), *referred])),
-            tolerated=tolerates(self.continue_on_fail, self.continue_behaviour),
+            behaviour=behaviour_of(self.continue_on_fail, self.continue_behaviour),
             retry=self.retry,
             time_limit_s=self.time_limit,
             monitors=monitors_of(self.monitor_metrics, self.monitor_artifacts, self.monitor_models),
@@ -90,7 +95,7 @@ class Common:
         node.parameters, node.overrides = dict(parameters), dict(parameters)
         node.return_artifacts = list(spec.returns)
         node.cache_executed_step = bool(spec.cache)
-        node.continue_on_fail = spec.tolerated
+        node.behave(spec.behaviour, self.continue_behaviour)
         node.timeout = spec.time_limit_s
         node.job_type = spec.task_type
         node.draft = spec.draft
@@ -116,7 +121,9 @@ def verify(plans: Mapping[str, Plan], parameters: Mapping[str, Any]) -> list[str
             checker.check(name, argument, value, True)
         for argument, value in plan.overrides.items():
             checker.check(name, argument, value, False)
-        checker.check_queue(name, plan.spec.queue)
+        for argument, value in plan.fields.items():
+            checker.check(name, f"task_overrides {argument}", value, False, of_tasks=True)
+        checker.check(name, "execution_queue", plan.spec.queue or "", False, of_tasks=True)
         for parent in plan.spec.parents:
             if parent not in plans:
                 known = [step for step in plans if step != name]

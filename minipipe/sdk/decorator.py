@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from minipipe import context, errors, limits, states
 from minipipe.sdk import arguments, display, inline, launch, needs, proxy, versions
 from minipipe.sdk.capture import INNER
-from minipipe.sdk.pipeline import RunningPipeline, monitors_of, record, tolerates
+from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry, StepSpec
 
@@ -126,7 +126,9 @@ class PipelineDecorator(RunningPipeline):
             status_change_callback: (pipeline, node, previous status).
             tags: of the step's task.
             draft: leave the step's task as a draft; the pipeline waits until a person enqueues it.
-            continue_behaviour: only its ``continue_on_fail`` is offered yet.
+            continue_behaviour: takes the place of `continue_on_fail`: a dict of ``continue_on_fail`` and ``continue_on_abort`` (its
+                ending does not fail the pipeline), ``skip_children_on_fail`` and ``skip_children_on_abort`` (else they run, and get
+                None for what is missing); each True when left out.
             time_limit: seconds per attempt (minipipe's own argument, as are the next three).
             memory_limit_mb: MiB of private memory that each process of an attempt may use; more is a MemoryError.
             cpu_limit_s: CPU seconds of each process of an attempt.
@@ -181,7 +183,7 @@ class PipelineDecorator(RunningPipeline):
                 cache=cache,
                 queue=str(execution_queue) if execution_queue else None,
                 parents=tuple(parents or ()),
-                tolerated=tolerates(continue_on_fail, continue_behaviour),
+                behaviour=behaviour_of(continue_on_fail, continue_behaviour),
                 retry=retry_on_failure,
                 time_limit_s=time_limit,
                 helpers=tuple(helper_functions or ()),
@@ -273,8 +275,6 @@ class PipelineDecorator(RunningPipeline):
                 "repo": repo,
                 "repo_branch": repo_branch,
                 "repo_commit": repo_commit,
-                "artifact_serialization_function": artifact_serialization_function,
-                "artifact_deserialization_function": artifact_deserialization_function,
                 "output_uri": output_uri,
                 "skip_global_imports": skip_global_imports,
                 "working_dir": working_dir,
@@ -296,6 +296,8 @@ class PipelineDecorator(RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
+            serialize=artifact_serialization_function,
+            deserialize=artifact_deserialization_function,
             needs=needs.read(
                 "pipeline",
                 packages,

@@ -47,7 +47,7 @@ def nodes(place: session.Current) -> dict[str, Node]:
     """The steps of a stored pipeline: name -> node."""
     rows = place.store.database.rows(
         "SELECT t.*, s.uid AS template FROM task t LEFT JOIN task s ON s.id = t.template_id"
-        " WHERE t.parent_id = ? AND t.superseded = 0 AND t.run_name IS NULL ORDER BY t.id",
+        " WHERE t.parent_id = ? AND t.superseded = 0 AND (t.run_name IS NULL OR t.nested = 1) ORDER BY t.id",
         (place.row_id,),
     )
     found = {}

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
 from minipipe.sdk.specs import Retry, RunOptions, StepSpec
-from minipipe.store import attempts, edits, records, tasks
+from minipipe.store import attempts, edits, records, runs, tasks
 from minipipe.store.home import Store
 
 SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
@@ -42,6 +42,9 @@ class Definition:
     retry: Retry = None
     recorded: dict[str, Any] = field(default_factory=dict)
     local_imports: bool = True
+    serialize: Callable[[Any], bytes | bytearray] | None = None
+    deserialize: Callable[[bytes], Any] | None = None
+    called: str = "result_{step}_{argument}"  # see `RunOptions`
     needs: Needs = field(default_factory=Needs)
     descriptions: dict[str, str] = field(default_factory=dict)
     types: dict[str, Any] = field(default_factory=dict)  # of its arguments: annotations
@@ -201,6 +204,9 @@ def begin(
         local=mode != "remote" and (running is None or made.main),
         debug=mode == "debug",
         local_imports=definition.local_imports,
+        serialize=definition.serialize,
+        deserialize=definition.deserialize,
+        called=definition.called,
         needs=definition.needs,
         refresh=tuple(edits.facts(store, made.id).get("refresh", ())),
         own_project=_project_of(store, made.id),
@@ -392,21 +398,12 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
         names = ", ".join(f"{name} {how}" for name, how in bad) or status
         raise errors.RunFailed(
             f"run {run.uid[:8]} {status}: {names}",
-            _first_reason(run),
+            runs.first_reason(run.store, run.id),
             f"minipipe logs {run.uid[:8]}/{bad[0][0]}" if bad else f"minipipe show {run.uid[:8]}",
             run=run.uid,
         )
     if leaving is not None:
         raise leaving
-
-
-def _first_reason(run: Run) -> str:
-    row = run.store.database.row(
-        "SELECT reason FROM task WHERE parent_id = ? AND superseded = 0 AND tolerated = 0 AND status = 'failed'"
-        " ORDER BY id LIMIT 1",
-        (run.id,),
-    )
-    return str(row["reason"]) if row else ""
 
 
 def elapsed_s(run: Run) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from minipipe import states
@@ -9,7 +10,7 @@ from minipipe.sdk.automation.job import ClearmlJob
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run
-    from minipipe.sdk.specs import Step
+    from minipipe.sdk.specs import Behaviour, Step
 
 # ClearML's words for nodes; only `Node.status` speaks them.
 NODE_WORDS = {
@@ -76,7 +77,7 @@ class Node:
         node.parameters = {f"kwargs/{name}": value for name, value in step.values.items()}
         node.return_artifacts = list(step.spec.returns)
         node.cache_executed_step = bool(step.spec.cache)
-        node.continue_on_fail = step.spec.tolerated
+        node.behave(step.spec.behaviour)
         node.timeout = step.spec.time_limit_s
         node.job_type = step.spec.task_type
         node.job = ClearmlJob._of(run.store, step.id, step.uid)
@@ -85,6 +86,13 @@ class Node:
         )
         node.parents = [row["name"] for row in rows]
         return node
+
+    def behave(self, behaviour: Behaviour, given: Mapping[str, bool] | None = None) -> None:
+        """Take over what its bad ending does (ClearML's names)."""
+        self.continue_behaviour = None if given is None else dict(given)
+        self.continue_on_fail, self.continue_on_abort = behaviour.on_fail, behaviour.on_abort
+        self.skip_children_on_fail = states.FAILED not in behaviour.passes
+        self.skip_children_on_abort = states.STOPPED not in behaviour.passes
 
     def bind(self, run: Run, step: Step) -> Node:
         """Tie a node that was written before the pipeline started to its step."""
@@ -133,7 +141,11 @@ class Node:
         """None before the end; the task id after success or a tolerated failure; False when children may not run."""
         if self.job is None or not self.job.is_stopped():
             return None
-        good = self.job.is_completed() or (self.continue_on_fail and self.job.is_failed())
+        good = (
+            self.job.is_completed()
+            or (self.continue_on_fail and self.job.is_failed())
+            or (self.continue_on_abort and self.job.is_aborted())
+        )
         return self.job.task_id() if good else False
 
     def __repr__(self) -> str:

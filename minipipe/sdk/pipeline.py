@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from minipipe import errors, states
 from minipipe.sdk import launch, logger, notice, session
 from minipipe.sdk.output_model import OutputModel
 from minipipe.sdk.run import Run
-from minipipe.sdk.specs import StepSpec
+from minipipe.sdk.specs import Behaviour, StepSpec
 from minipipe.sdk.task import Task
+from minipipe.store import runs
 from minipipe.store.tasks import Monitor
 
 _CONTAINERS = 'steps run in the worker\'s Python; the setting containers = "docker" runs them in the image'
@@ -34,8 +36,6 @@ _NO_EFFECT = {
     "task_name": "",
     "pool_frequency": "",
     "skip_global_imports": "what a function names is always there",
-    "artifact_serialization_function": "values are stored by minipipe's own formats",
-    "artifact_deserialization_function": "values are stored by minipipe's own formats",
 }
 
 
@@ -193,8 +193,7 @@ class RunningPipeline:
         ended_here = self._started.status if self._started is not None else ""
         if (ended_here or self.task.status) not in states.GOOD | forgiven:
             return False
-        rows = place.store.database.rows("SELECT status FROM task WHERE parent_id = ? AND superseded = 0", (place.row_id,))
-        return not fail_on_step_fail or {row["status"] for row in rows} <= states.GOOD | forgiven | {states.SKIPPED}
+        return not fail_on_step_fail or runs.statuses(place.store, place.row_id) <= states.GOOD | forgiven | {states.SKIPPED}
 
 
 _written: list[RunningPipeline] = []  # the last pipeline that this process has written, started or not
@@ -227,20 +226,28 @@ def pipeline_task() -> session.Current:
 # -- arguments of ClearML -----------------------------------------------------------------------------------------------
 
 
-def tolerates(continue_on_fail: bool, behaviour: dict[str, bool] | None) -> bool:
-    """True if a step's failure does not fail its pipeline.
+_BEHAVIOURS = ("continue_on_fail", "continue_on_abort", "skip_children_on_fail", "skip_children_on_abort")
+
+
+def behaviour_of(continue_on_fail: bool, given: Mapping[str, bool] | None) -> Behaviour:
+    """ClearML's arguments as one value; a part of ``continue_behaviour`` that is left out is True, and it replaces the other.
 
     Raises:
-        NotSupported: a part of `behaviour` that is not offered yet.
+        BadPipeline: a part that does not exist; the nearest is named.
     """
-    if not behaviour:
-        return bool(continue_on_fail)
-    unknown = set(behaviour) - {"continue_on_fail"}
-    if unknown:
-        raise errors.NotSupported(
-            f"continue_behaviour with {sorted(unknown)[0]!r} is not offered yet", hint="continue_on_fail=True"
-        )
-    return bool(behaviour.get("continue_on_fail", True))
+    if given is None:
+        return Behaviour(bool(continue_on_fail))
+    for name in given:
+        if name not in _BEHAVIOURS:
+            near = difflib.get_close_matches(str(name), _BEHAVIOURS, 1)
+            raise errors.BadPipeline(
+                f"continue_behaviour has no part {name!r}",
+                f"it has {', '.join(_BEHAVIOURS)}",
+                f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
+    on_fail, on_abort, skip_failed, skip_stopped = (bool(given.get(name, True)) for name in _BEHAVIOURS)
+    passes = [status for status, skip in ((states.FAILED, skip_failed), (states.STOPPED, skip_stopped)) if not skip]
+    return Behaviour(on_fail, on_abort, tuple(passes))
 
 
 def monitors_of(metrics: list[Any] | None, artifacts: list[Any] | None, models: list[Any] | None = None) -> tuple[Monitor, ...]:

@@ -6,6 +6,7 @@
 | ``${STEP.RESULT}`` (function arguments, alone) | that result, by reference |
 | ``${STEP.id}``, ``${STEP.artifacts.NAME.url}``, ``${STEP.parameters.Section/key}`` | text, filled in once the step has ended |
 | ``${STEP.models.output.-1.url}`` (``input`` or ``output``, place, fact) | the same |
+| ``${STEP.script.branch}``, ``${STEP.tags}`` … (`task_overrides`, `execution_queue`) | the same, see `minipipe.sdk.task_fields` |
 
 Each reference to a step makes it a parent, at any depth of lists, dicts and tuples.
 """
@@ -36,7 +37,7 @@ class Checker:
         self.steps = steps
         self.parameters = parameters
 
-    def check(self, step: str, argument: str, value: Any, results: bool) -> None:
+    def check(self, step: str, argument: str, value: Any, results: bool, of_tasks: bool = False) -> None:
         """Check every reference in a value.
 
         Args:
@@ -44,6 +45,7 @@ class Checker:
             argument: its name, for the error.
             value: anything.
             results: ``${STEP.RESULT}`` is allowed, standing alone.
+            of_tasks: ``${STEP.script.branch}`` and its like are allowed.
 
         Raises:
             BadPipeline: an unknown step, parameter, kind or part; names step, argument and the nearest known name.
@@ -51,25 +53,10 @@ class Checker:
         for text in texts_in(value):
             alone = PATTERN.fullmatch(text) is not None
             for match in PATTERN.finditer(text):
-                self._check_one(step, argument, match[1], results and alone)
+                self._check_one(step, argument, match[1], results and alone, of_tasks)
 
-    def check_queue(self, step: str, queue: str | None) -> None:
-        """Check the references in the name of a queue: only parameters of the pipeline are known before the step starts.
-
-        Raises:
-            BadPipeline, NotSupported: see `check`.
-        """
-        for reference in references_in(queue):
-            if split(reference)[0] != "pipeline":
-                raise errors.NotSupported(
-                    f"step {step!r}: a queue that another step decides is not offered yet",
-                    f"execution_queue {queue!r}",
-                    "${pipeline.NAME}",
-                )
-            self._check_one(step, "execution_queue", reference, False)
-
-    def _check_one(self, step: str, argument: str, reference: str, results: bool) -> None:
-        trouble, known, asked = self._trouble(step, reference, results)
+    def _check_one(self, step: str, argument: str, reference: str, results: bool, of_tasks: bool) -> None:
+        trouble, known, asked = self._trouble(step, reference, results, of_tasks)
         if trouble:
             near = difflib.get_close_matches(asked, known, 1)
             raise errors.BadPipeline(
@@ -78,7 +65,7 @@ class Checker:
                 f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}",
             )
 
-    def _trouble(self, step: str, reference: str, results: bool) -> tuple[str, list[str], str]:
+    def _trouble(self, step: str, reference: str, results: bool, of_tasks: bool) -> tuple[str, list[str], str]:
         first, *parts = split(reference)
         if first == "pipeline":
             name = split(reference, 1)[1] if parts else ""
@@ -101,8 +88,13 @@ class Checker:
             return _model_trouble(parts)
         if parts[0] in self.steps[first] and len(parts) == 1:
             return f"the result {parts[0]!r} stands alone in an argument of a function, not", list(_KINDS), parts[0]
+        if parts[0] in _OF_TASKS and of_tasks:
+            alone = parts[0] in ("comment", "tags", "system_tags", "project")
+            if alone:
+                return ("", [], "") if len(parts) == 1 else (f"{parts[0]!r} has no parts", [parts[0]], "")
+            return ("", [], "") if len(parts) > 1 else (f"{parts[0]!r} needs a part", [f"{parts[0]}.branch"], "")
         if parts[0] in _OF_TASKS:
-            return f"{parts[0]!r} may only be asked for in task_overrides, not", list(_KINDS), parts[0]
+            return f"{parts[0]!r} may only be asked for in task_overrides and execution_queue, not", list(_KINDS), parts[0]
         return f"a step has no {parts[0]!r}", [*_KINDS, *(self.steps[first] if results else ())], parts[0]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,11 +19,12 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-from minipipe import context, errors, hashing, settings, states
+from minipipe import codekey, context, errors, hashing, seeds, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, inline, local, needs, proxy, references, session
+from minipipe.sdk import arguments, callbacks, capture, inline, local, needs, proxy, references, session, task_fields
 from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
-from minipipe.store import attempts, placeholders, promote, records, resume, tasks, workers
+from minipipe.sdk.task import Task
+from minipipe.store import attempts, placeholders, promote, records, resume, runs, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -116,7 +118,7 @@ class Run:
             retry = self._retry_of(spec)
             new = replace(
                 template,
-                project=self.options.project_of(spec),
+                project=template.project or self.options.project_of(spec),
                 parent_id=self.id,
                 queue=spec.queue or self.options.default_queue or self.settings.queue,
                 session=self.session,
@@ -126,7 +128,7 @@ class Run:
                 max_retries=retry if isinstance(retry, int) else 0,
                 ask_retry=callable(retry),
                 parents=tuple((self._parent(parent, spec.name), "order") for parent in spec.parents),
-                use_cache=self._may_use_cache(spec, spec.name),
+                use_cache=template.adopts is None and self._may_use_cache(spec, spec.name),
                 tags=(*template.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
             )
             known = resume.reattach(self.store, self.id, new) if self.again else None
@@ -166,7 +168,7 @@ class Run:
     def _pack(self, spec: StepSpec, name: str, values: dict[str, Any]) -> tuple[arguments.Arguments, capture.Captured]:
         """Arguments and code of a step, ready to be stored."""
         try:
-            given = arguments.encode(self.store, name, self.uid, values)
+            given = arguments.encode(self.store, name, self.uid, values, self.options.called, self.options.serialize)
             return given, capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
         except errors.CannotTravel:
             if self.failure is not None:  # what was to travel was waiting for a step of a run that failed
@@ -188,12 +190,21 @@ class Run:
         links = list(given.links)
         if code.pickled is not None:
             links.append(tasks.Link("code", "function", capture.encoded(self.store, code.pickled)))
+        if code.helpers is not None:
+            links.append(tasks.Link("code", "helpers", capture.encoded(self.store, code.helpers)))
+        links += self._serializers(name)
+        seed = Task._random_seed
         retry = self._retry_of(spec)
         return tasks.NewTask(
             type=spec.task_type,
             name=name,
             project=self.options.project_of(spec),
-            entry={**code.entry, "returns": list(spec.returns), **planned.entry},
+            entry={
+                **code.entry,
+                "returns": list(spec.returns),
+                **planned.entry,
+                **({"seed": seed} if seed != seeds.DEFAULT else {}),
+            },
             environment=planned.environment,
             parent_id=self.id,
             queue=spec.queue or self.options.default_queue or self.settings.queue,
@@ -205,7 +216,9 @@ class Run:
             max_retries=retry if isinstance(retry, int) else 0,
             ask_retry=callable(retry),
             time_limit_s=spec.time_limit_s,
-            tolerated=spec.tolerated,
+            tolerated=spec.behaviour.on_fail,
+            tolerates_abort=spec.behaviour.on_abort,
+            passes=spec.behaviour.passes,
             use_cache=self._may_use_cache(spec, name),
             code=code.code,
             key_base=key_base,
@@ -216,6 +229,15 @@ class Run:
             monitors=spec.monitors,
             tags=(*spec.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
         )
+
+    def _serializers(self, step: str) -> list[tasks.Link]:
+        """The pipeline's own functions for what is no parameter; they travel with each step."""
+        pair = {"serialize": self.options.serialize, "deserialize": self.options.deserialize}
+        return [
+            tasks.Link("code", name, capture.encoded(self.store, capture.pickled(function, step)))
+            for name, function in pair.items()
+            if function is not None
+        ]
 
     def _retry_of(self, spec: StepSpec) -> Retry:
         """The step's own retries, else the pipeline's (ClearML's rule)."""
@@ -239,7 +261,17 @@ class Run:
         if unstable and spec.cache:
             text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
             warnings.warn(text, UserWarning, stacklevel=5)  # the line that calls the component
-        return None if unstable else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts, *more)
+        return (
+            None
+            if unstable
+            else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts, *more, *self._more_key())
+        )
+
+    def _more_key(self) -> list[str]:
+        """What else decides a result: own serialization functions, and a seed that is not the usual one."""
+        own = [function for function in (self.options.serialize, self.options.deserialize) if function is not None]
+        seed = [] if Task._random_seed == seeds.DEFAULT else ["seed", repr(Task._random_seed)]
+        return [*(codekey.code_key(function).digest for function in own), *seed]
 
     def change_arguments(self, step: Step, values: dict[str, Any]) -> None:
         """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them).
@@ -298,6 +330,23 @@ class Run:
 
         return proxy.LazyEvalWrapper(value, arguments.Reference(step.id, step.uid, text, self.store.path))
 
+    def filled(self, value: Any) -> Any:
+        """A value with all references to steps, which have ended, in their places; fields of tasks included."""
+
+        def text(match: re.Match[str]) -> str:
+            name, *parts = placeholders.split(match[1])
+            if parts[0] in task_fields.FIELDS:
+                step = self.steps[name]
+                return task_fields.text_of(Task(self.store, step.id, step.uid), parts)
+            with self.store.database.write(durable=False) as connection:
+                return placeholders.value_of(self.store, connection, self.id, match[1])
+
+        if isinstance(value, str):
+            return placeholders.PATTERN.sub(text, value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.filled(part) for part in value)
+        return {self.filled(key): self.filled(part) for key, part in value.items()} if isinstance(value, dict) else value
+
     def value_of(self, step: Step, output: str) -> Any:
         """The value of a result: waits for its step, then decodes. Later steps of this thread get a control edge from it.
 
@@ -310,8 +359,10 @@ class Run:
         self._local.controls = (*before[1 - _MOST_CONTROL_EDGES :], step.id)
         if status in states.GOOD:
             self.store.database.sync()  # whoever sees a value may rely on the step that made it
-            return records.value_of(self.store, step.id, output, session.scratch())
-        if status == states.SKIPPED or step.spec.tolerated:
+            value = records.value_of(self.store, step.id, output, session.scratch())
+            own = self.options.deserialize
+            return own(value) if own is not None and type(value) is bytes else value
+        if status == states.SKIPPED or step.spec.behaviour.tolerates(status):
             return None
         raise self.step_failed(step, status)
 
@@ -375,8 +426,7 @@ class Run:
 
     def aborted(self) -> bool:
         """True if somebody asked this run to stop."""
-        row = self.store.database.row("SELECT abort_requested FROM task WHERE id = ?", (self.id,))
-        return bool(row and row["abort_requested"])
+        return runs.asked_to_stop(self.store, self.id)
 
     def limit(self, minutes: float | None) -> None:
         """Fail the run, stopping its steps, after so many minutes."""
@@ -392,12 +442,7 @@ class Run:
 
     def open_steps(self) -> int:
         """Steps that have not ended, or whose callbacks have not run."""
-        row = self.store.database.row(
-            "SELECT count(*) FROM task WHERE parent_id = ? AND superseded = 0"
-            " AND (gate = 1 OR status IN ('created', 'pending', 'queued', 'in_progress'))",
-            (self.id,),
-        )
-        return int(row[0]) if row else 0
+        return runs.open_steps(self.store, self.id)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's step is among them."""
@@ -439,14 +484,7 @@ class Run:
 
     def _wait_for_stopped(self) -> None:
         """A failed run ends after its steps, which have been asked to stop; their callbacks are not waited for."""
-
-        def done() -> bool:
-            row = self.store.database.row(
-                "SELECT 1 FROM task WHERE parent_id = ? AND superseded = 0 AND status = 'in_progress' LIMIT 1", (self.id,)
-            )
-            return row is None
-
-        inline.wait(self.store, done, self.settings.grace_s + 5.0, self.tick)
+        inline.wait(self.store, lambda: not runs.live_steps(self.store, self.id), self.settings.grace_s + 5.0, self.tick)
 
     def _verdict(self, error: BaseException | None, stopped: bool) -> tuple[str, Outcome]:
         spent = time.monotonic() - self.started
@@ -469,17 +507,11 @@ class Run:
 
     def bad_steps(self) -> list[tuple[str, str]]:
         """(name, status) of steps whose ending fails the run."""
-        rows = self.store.database.rows(
-            "SELECT name, status FROM task WHERE parent_id = ? AND superseded = 0 AND tolerated = 0"
-            " AND status IN ('failed', 'stopped') ORDER BY id",
-            (self.id,),
-        )
-        return [(row["name"], row["status"]) for row in rows]
+        return runs.bad_steps(self.store, self.id)
 
     def stop_steps(self, reason: str) -> None:
         """Stop everything that still runs or waits. Transaction effect: one durable commit."""
-        rows = self.store.database.rows("SELECT id FROM task WHERE parent_id = ?", (self.id,))
-        tasks.abort(self.store, [row["id"] for row in rows], reason)
+        tasks.abort(self.store, runs.steps(self.store, self.id), reason)
 
     def stop(self, mark_failed: bool = False, mark_aborted: bool = False) -> None:
         """Stop running steps and skip waiting ones; the run completes unless a step failed or it is marked otherwise."""

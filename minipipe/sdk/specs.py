@@ -6,10 +6,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from minipipe import states
 from minipipe.sdk.needs import Needs
 from minipipe.store import tasks
 
 Retry = int | Callable[..., bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a step's bad ending does to its run and to its children (ClearML's ``continue_behaviour``).
+
+    Attributes:
+        on_fail, on_abort: the run does not fail by it.
+        passes: endings after which its children run all the same; its results are None for them.
+    """
+
+    on_fail: bool = False
+    on_abort: bool = False
+    passes: tuple[str, ...] = ()
+
+    def tolerates(self, status: str) -> bool:
+        """True if that ending does not fail the run."""
+        return self.on_abort if status == states.STOPPED else self.on_fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +42,7 @@ class StepSpec:
     cache: bool | str = False
     queue: str | None = None
     parents: tuple[str, ...] = ()
-    tolerated: bool = False
+    behaviour: Behaviour = field(default_factory=Behaviour)
     retry: Retry = None
     time_limit_s: float | None = None
     helpers: tuple[Callable[..., Any], ...] = ()
@@ -71,6 +90,9 @@ class RunOptions:
     debug: bool = False
     local_imports: bool = True
     needs: Needs = field(default_factory=Needs)  # for steps that say nothing themselves
+    serialize: Callable[[Any], bytes | bytearray] | None = None  # of all that is no parameter
+    deserialize: Callable[[bytes], Any] | None = None
+    called: str = "result_{step}_{argument}"  # the artifact of the run that holds an argument which is no parameter
     refresh: tuple[str, ...] = ()  # steps that run although an equal one is stored; * is all
     own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 

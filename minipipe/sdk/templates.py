@@ -6,18 +6,20 @@ import os
 import re
 import shlex
 import sys
+import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from minipipe import errors
-from minipipe.sdk import pipeline, references, session, template_key
+from minipipe import errors, hashing
+from minipipe.sdk import pipeline, references, session, task_fields, template_key
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.dag import Plan
 from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.sdk.values import kept_cell, split_name, text_of
-from minipipe.store import edits, records, tasks
+from minipipe.store import edits, records, runs, tasks
 
 _SCRIPTS = 100  # beside the running one that are looked through for a template's name
 _STATUSES = "('created', 'queued', 'in_progress', 'published', 'stopped', 'completed')"
@@ -81,6 +83,10 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
     """
     template = plan.template
     assert template is not None
+    entry = {
+        name: value for name, value in edits.facts(template.store, template.row_id).items() if name not in ("mode", "refresh")
+    }
+    run = runs.facts(template.store, template.row_id)
     known = {(row["section"], row["name"]): row["type"] for row in records.parameters(template.store, template.row_id)}
     cells, waiting = [], []
     for key, value in plan.overrides.items():
@@ -89,14 +95,22 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
         cells.append(kept_cell(*place, filled, known.get(place, "")))
         if references.has_step_reference(value):
             waiting.append((*place, text_of(filled)[0]))
-    return tasks.NewTask(
+    new = tasks.NewTask(
         type=template.task_type,
         name=spec.name,
-        project="",  # the run knows
-        entry=edits.facts(template.store, template.row_id),
-        template_id=template.row_id,
+        project=template.get_project_name() if run is not None else "",  # else the run knows
+        entry=entry,
+        template_id=None if plan.itself else template.row_id,
+        adopts=template.row_id if plan.itself else None,
+        controller=run is not None,
+        is_run=run is not None,
+        nested=run is not None,
+        version=run["version"] if run is not None else None,
+        abort_on_failure=bool(run is not None and run["abort_on_failure"]),
         time_limit_s=spec.time_limit_s,
-        tolerated=spec.tolerated,
+        tolerated=spec.behaviour.on_fail,
+        tolerates_abort=spec.behaviour.on_abort,
+        passes=spec.behaviour.passes,
         key_base=template_key.key_base(template),
         settings=spec.recorded,
         parameters=tuple(cells),
@@ -104,4 +118,23 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
         configurations=tuple((name, pipeline.text_of(value)) for name, value in plan.configurations.items()),
         monitors=spec.monitors,
         tags=spec.tags,
+    )
+    fields = {name: references.fill(value, parameters) for name, value in plan.fields.items()}
+    fixed = {name: value for name, value in fields.items() if not references.has_step_reference(value)}
+    return changed(new, task_fields.changes(template.store, spec.name, entry, fixed)) if fixed else new
+
+
+def changed(new: tasks.NewTask, wanted: task_fields.Changes) -> tasks.NewTask:
+    """A step with what its ``task_overrides`` say."""
+    return replace(
+        new,
+        entry=wanted.entry or new.entry,
+        project=wanted.project or new.project,
+        comment=wanted.comment,
+        tags=(*new.tags, *(wanted.tags or ())),
+        system_tags=(*new.system_tags, *(wanted.system_tags or ())),
+        settings={**new.settings, "task_overrides": wanted.recorded},
+        key_base=hashing.combine("overrides", new.key_base, json.dumps(wanted.entry or {}, sort_keys=True))
+        if new.key_base
+        else None,
     )

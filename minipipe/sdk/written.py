@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minipipe import errors, limits, states
-from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, templates, versions
+from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, task_fields, templates, versions
 from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
@@ -71,8 +71,6 @@ class WrittenPipeline(pipeline.RunningPipeline):
                 "repo": repo,
                 "repo_branch": repo_branch,
                 "repo_commit": repo_commit,
-                "artifact_serialization_function": artifact_serialization_function,
-                "artifact_deserialization_function": artifact_deserialization_function,
                 "output_uri": output_uri,
                 "working_dir": working_dir,
             },
@@ -88,6 +86,9 @@ class WrittenPipeline(pipeline.RunningPipeline):
             retry=retry_on_failure,
             recorded=recorded,
             local_imports=enable_local_imports,
+            serialize=artifact_serialization_function,
+            deserialize=artifact_deserialization_function,
+            called="{step}.{argument}",
             needs=needs.read(
                 "PipelineController",
                 packages,
@@ -188,7 +189,11 @@ class WrittenPipeline(pipeline.RunningPipeline):
             execution_queue, monitor_metrics, monitor_artifacts, monitor_models, time_limit (seconds), continue_on_fail,
                 pre_execute_callback, post_execute_callback, status_change_callback, retry_on_failure, cache_executed_step: as for
                 components.
-            task_overrides, clone_base_task=False, base_task_factory: not offered yet.
+            task_overrides: {field: value} of the copy, such as ``comment``, ``tags``, ``script.branch``; see
+                `minipipe.sdk.task_fields`.
+            clone_base_task: False runs the task itself, which must be a draft, instead of a copy; once.
+            base_task_factory: (node) -> Task, called when the pipeline starts; the task, a draft, runs itself.
+            continue_behaviour: see `PipelineDecorator.component`.
             recursively_parse_parameters: always on.
             output_uri, stage: recorded.
 
@@ -196,16 +201,10 @@ class WrittenPipeline(pipeline.RunningPipeline):
             True.
 
         Raises:
-            BadPipeline: the name is taken or ``pipeline``, a key without section.
+            BadPipeline: the name is taken or ``pipeline``, a key without section, a field that tasks do not have.
             NotFound: no such task.
-            NotSupported: an argument that is not offered yet.
         """
         self._check_name(name)
-        for given, what in ((task_overrides, "task_overrides"), (base_task_factory, "base_task_factory")):
-            if given:
-                raise errors.NotSupported(f"add_step({what}=…) is not offered yet", hint="parameter_override")
-        if not clone_base_task:
-            raise errors.NotSupported("add_step(clone_base_task=False) is not offered yet", hint="let the step run a copy")
         overrides = {str(key): value for key, value in (parameter_override or {}).items()}
         for key in overrides:
             if "/" not in key:
@@ -226,13 +225,27 @@ class WrittenPipeline(pipeline.RunningPipeline):
             status_change_callback,
             record("add_step", {"output_uri": output_uri, "stage": stage}),
         )
-        template = templates.find(name, base_task_id, base_task_project, base_task_name)
-        spec = common.spec(name, template.task_type, _not_a_function, references.steps_in(overrides))
+        fields = {str(key): value for key, value in (task_overrides or {}).items()}
+        task_fields.check(name, fields)
+        if cache_executed_step and (not clone_base_task or base_task_factory is not None):
+            raise errors.BadPipeline(
+                f"step {name!r} runs a task itself, and only copies are served from the cache",
+                hint="clone_base_task=True, or leave cache_executed_step out",
+            )
+        template = None
+        if base_task_factory is None:
+            template = templates.find(name, base_task_id, base_task_project, base_task_name)
+        elif base_task_id or base_task_name:
+            raise errors.BadPipeline(f"step {name!r} names a task and a factory of one", hint="leave one of them out")
+        referred = references.steps_in([overrides, fields, execution_queue])
+        spec = common.spec(name, template.task_type if template is not None else "training", _not_a_function, referred)
         node = common.node(spec, overrides)
-        node.base_task_id = template.id
+        node.base_task_id = template.id if template is not None else None
+        node.clone_task, node.task_factory_func, node.task_overrides = bool(clone_base_task), base_task_factory, dict(fields)
         configurations = dict(configuration_overrides or {})
         node.configurations = dict(configurations)
-        self._plans[name] = dag.Plan(node, spec, {}, template, overrides, configurations)
+        itself = not clone_base_task or base_task_factory is not None
+        self._plans[name] = dag.Plan(node, spec, {}, template, overrides, configurations, fields, itself, base_task_factory)
         return True
 
     def add_function_step(
@@ -337,7 +350,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             name,
             str(task_type or states.TaskTypes.training),
             function,
-            references.steps_in(given),
+            references.steps_in([given, execution_queue]),
             returns=arguments.result_names(function_return),
             helpers=tuple(helper_functions or ()),
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),

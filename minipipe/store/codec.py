@@ -450,6 +450,11 @@ def label_of(value: object) -> str:
     return "pandas" if type(value).__module__.partition(".")[0] == "pandas" else "pickle"
 
 
+def as_serialized(encoded: Encoded) -> Encoded:
+    """The same bytes, marked as what a user's own function made of a value (ClearML's type ``custom``)."""
+    return replace(encoded, type="custom", metadata={**encoded.metadata, "serialized": "1"})
+
+
 def as_structure(encoded: Encoded) -> Encoded:
     """The same bytes, marked as a container with holes for the results of other steps."""
     return replace(encoded, codec="structure", type="structure")

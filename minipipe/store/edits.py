@@ -295,6 +295,14 @@ def label(store: Store, task_id: int, **columns: Any) -> None:
             connection.execute(f"UPDATE task SET {column} = ?, updated_at = ? WHERE id = ?", (value, time.time(), task_id))
 
 
+def set_queue(store: Store, task_id: int, queue: str) -> None:
+    """Name the queue of a task that is not in one yet, making the queue if need be. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), time.time()))
+        connection.execute("UPDATE task SET queue = ?, updated_at = ? WHERE id = ?", (queue, time.time(), task_id))
+
+
 def set_project(store: Store, task_id: int, project: str) -> None:
     """Move a task to a project, making it if need be. Transaction effect: one durable commit."""
     with store.database.write() as connection:
@@ -378,10 +386,12 @@ def clone(
         run_name = names.unused(connection) if source["run_name"] is not None else None
         row = connection.execute(
             "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, run_name, version, status, queue, controller,"
-            " max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base, entry, settings,"
+            " max_retries, ask_retry, time_limit_s, tolerated, tolerates_abort, passes,"
+            " abort_on_failure, use_cache, code_key, key_base, entry, settings,"
             " environment, comment, created_at, updated_at)"
             " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created',"
-            " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
+            " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, tolerates_abort, passes,"
+            " abort_on_failure, use_cache, code_key, key_base,"
             " json_remove(coalesce(?, entry), '$.mode'),"
             " settings, environment, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
             (

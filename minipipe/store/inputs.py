@@ -18,6 +18,7 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
     payloads: list[bytes] = []
     inputs: list[dict[str, Any]] = []
     code: dict[str, Any] | None = None
+    more: dict[str, dict[str, Any]] = {}  # other code: helpers, serializers
     database, task = store.database, claim.lease.task
     rows = database.rows(
         "SELECT a.role, a.name, a.codec, a.digest, a.metadata, a.source_id, a.source_name, a.preview, b.bytes"
@@ -39,8 +40,10 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
             item["payload"] = len(payloads)
             payloads.append(row["bytes"])
         item["metadata"] = json.loads(row["metadata"])
-        if row["role"] == "code":
+        if row["role"] == "code" and row["name"] == "function":
             code = item
+        elif row["role"] == "code":
+            more[row["name"]] = item
         else:
             inputs.append(item)
     arguments = database.rows("SELECT name, value FROM parameter WHERE task_id = ? AND section = 'kwargs' ORDER BY id", (task,))
@@ -62,6 +65,7 @@ def spec_of(store: Store, claim: Claim, settings: Settings) -> tuple[dict[str, A
         "arguments": {row["name"]: json.loads(row["value"]) for row in arguments},
         "inputs": inputs,
         "code": code,
+        "more": more,
         "isolation": settings.isolation,
         "python": list(sys.version_info[:2]),
         "durability": settings.durability,

@@ -176,14 +176,22 @@ def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: s
     """What follows from an ending: children go on, or are skipped; a run that says so stops its other steps."""
     if status not in states.ENDED:
         return
-    task = connection.execute("SELECT name, parent_id, tolerated, gate FROM task WHERE id = ?", (task_id,)).fetchone()
+    task = connection.execute(
+        "SELECT name, parent_id, tolerated, tolerates_abort, passes, gate, nested FROM task WHERE id = ?", (task_id,)
+    ).fetchone()
+    if status in states.BAD and task["nested"]:
+        stop_steps(connection, task_id, f"its run {status}", now)
     if task["gate"]:
         return  # `tasks.open_gate` settles it once the controller's callbacks have run
     if status in states.GOOD:
         promote(store, connection, count_down(connection, task_id), now)
         return
-    skip_below(connection, task_id, f"{task['name']} {status}", now)
-    if status in states.BAD and not task["tolerated"] and task["parent_id"]:
+    if status in task["passes"].split():
+        promote(store, connection, count_down(connection, task_id), now)
+    else:
+        skip_below(connection, task_id, f"{task['name']} {status}", now)
+    tolerated = task["tolerates_abort"] if status == states.STOPPED else task["tolerated"]
+    if status in states.BAD and not tolerated and task["parent_id"]:
         run = connection.execute("SELECT abort_on_failure FROM task WHERE id = ?", (task["parent_id"],)).fetchone()
         if run["abort_on_failure"]:
             stop_steps(connection, task["parent_id"], f"{task['name']} {status}", now)
@@ -194,8 +202,17 @@ def stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: fl
 
     With `private` only those that nobody else can execute: a run's steps on public queues outlive their controller.
     """
+    work = [run_id]
+    while work:
+        run_id = work.pop()
+        _stop_steps(connection, run_id, reason, now, private)
+        nested = "SELECT id FROM task WHERE parent_id = ? AND nested = 1 AND abort_requested = 1 AND status = 'in_progress'"
+        work += [row["id"] for row in connection.execute(nested, (run_id,)).fetchall()]
+
+
+def _stop_steps(connection: sqlite3.Connection, run_id: int, reason: str, now: float, private: bool) -> None:
     arguments = {"run": run_id, "reason": reason, "now": now, "private": int(private)}
-    mine = "parent_id = :run AND private >= :private"
+    mine = "parent_id = :run AND (run_name IS NULL OR nested = 1) AND private >= :private"
     connection.execute(
         "UPDATE task SET status = 'skipped', reason = :reason, ended_at = :now, updated_at = :now"
         f" WHERE {mine} AND status = 'pending'",

@@ -99,6 +99,7 @@ def reattach(store: Store, run_id: int, new: tasks.NewTask) -> tasks.Submitted |
         )
         if row["revive"] and row["status"] in (states.FAILED, states.STOPPED, states.SKIPPED, states.COMPLETED):
             _start_again(store, connection, row["id"], new, now)
+        tasks.publish(connection, row["id"], new)
         status = connection.execute("SELECT status FROM task WHERE id = ?", (row["id"],)).fetchone()[0]
     return tasks.Submitted(row["id"], row["uid"], status, None)
 

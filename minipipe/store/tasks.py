@@ -44,13 +44,17 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A value of a task: its code, a literal input, or (with `encoded` None) a reference to another task's output."""
+    """A value of a task: its code, a literal input, or (with `encoded` None) a reference to another task's output.
+
+    With `published` the parent shows it as an artifact of that name (ClearML keeps what is passed to a step with the pipeline).
+    """
 
     role: str
     name: str
     encoded: codec.Encoded | None = None
     source_id: int | None = None
     source_name: str | None = None
+    published: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class NewTask:
     queue: str | None = None
     controller: bool = False
     is_run: bool = False
+    nested: bool = False  # a run that is a step of its parent
+    adopts: int | None = None  # a draft that becomes the step, instead of a new task
     version: str | None = None
     session: str = ""
     private: bool = False
@@ -88,7 +94,10 @@ class NewTask:
     time_limit_s: float | None = None
     environment: Requirements | None = None  # packages that the worker's own Python may not have
     tolerated: bool = False
+    tolerates_abort: bool = False
+    passes: tuple[str, ...] = ()  # bad endings after which its children run all the same
     abort_on_failure: bool = False
+    comment: str | None = None  # default the template's
     use_cache: bool = False
     code: tuple[str, str, str, str] | None = None  # key, name, source, parts as JSON
     key_base: str | None = None
@@ -127,16 +136,20 @@ def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
     Transaction effect: one commit; staged bytes become blobs in it.
     """
     now = time.time()
-    waits = new.draft or new.is_run
+    waits = new.draft or (new.is_run and not new.nested)
     with store.database.write(durable) as connection:
-        task_id, uid, run_name = _insert(store, connection, new, now)
+        make = _insert if new.adopts is None else _adopt
+        task_id, uid, run_name = make(store, connection, new, now)
         if new.template_id is not None:
             copy_facts(connection, new.template_id, task_id, now)
+        if new.comment is not None:
+            connection.execute("UPDATE task SET comment = ? WHERE id = ?", (new.comment, task_id))
         if new.environment is not None:
             digest = environments.note(connection, new.environment, now)
             connection.execute("UPDATE task SET environment = ? WHERE id = ?", (digest, task_id))
         for link in new.links:
             insert_link(store, connection, task_id, link, now)
+        publish(connection, task_id, new)
         for name, text in new.configurations:
             values = (task_id, name, text)
             connection.execute(
@@ -173,9 +186,10 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
     run_name = names.unused(connection) if new.is_run else None
     row = connection.execute(
         "INSERT INTO task (uid, type, name, project_id, parent_id, template_id, placeholders, run_name, version, status, queue,"
-        " controller, session,"
-        " private, hold, gate, max_retries, ask_retry, time_limit_s, tolerated, abort_on_failure, use_cache, code_key, key_base,"
-        " entry, settings, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+        " controller, nested, session,"
+        " private, hold, gate, max_retries, ask_retry, time_limit_s, tolerated, tolerates_abort, passes,"
+        " abort_on_failure, use_cache, code_key, key_base,"
+        " entry, settings, created_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
         " RETURNING id",
         (
             uid,
@@ -187,9 +201,10 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
             int(bool(new.placeholders) or any("${" in (link.source_name or "") for link in new.links)),
             run_name,
             new.version,
-            states.CREATED if new.draft or new.is_run else states.PENDING,
+            states.CREATED if new.draft or (new.is_run and not new.nested) else states.PENDING,
             new.queue,
             int(new.controller),
+            int(new.nested),
             new.session,
             int(new.private),
             new.hold,
@@ -198,6 +213,8 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
             int(new.ask_retry),
             new.time_limit_s,
             int(new.tolerated),
+            int(new.tolerates_abort),
+            " ".join(new.passes),
             int(new.abort_on_failure),
             int(new.use_cache),
             new.code[0] if new.code else None,
@@ -209,6 +226,52 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
         ),
     ).fetchall()[0]
     return row["id"], uid, run_name
+
+
+def _adopt(store: Store, connection: sqlite3.Connection, new: NewTask, now: float) -> tuple[int, str, str | None]:
+    """Make a draft the step that is submitted (ClearML's ``clone_base_task=False``); what it runs is its own.
+
+    Raises:
+        IllegalMove: it is no draft any more; nothing was changed.
+    """
+    row = connection.execute("SELECT uid, status, run_name FROM task WHERE id = ?", (new.adopts,)).fetchone()
+    if row["status"] != states.CREATED:
+        raise errors.IllegalMove(
+            f"task {row['uid'][:8]} is {row['status']} and cannot be a step itself",
+            f"step {new.name!r} runs it, not a copy",
+            "clone_base_task=True runs a copy",
+        )
+    if new.queue not in (None, "default", "services"):
+        connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), now))
+    connection.execute(
+        "UPDATE task SET name = ?, parent_id = ?, nested = ?, queue = ?, session = ?, private = ?, hold = ?, gate = ?,"
+        " max_retries = ?, ask_retry = ?, time_limit_s = coalesce(?, time_limit_s), tolerated = ?, tolerates_abort = ?, passes = ?,"
+        " placeholders = ?, use_cache = 0, key_base = ?, entry = ?, settings = json_patch(settings, ?), status = 'pending',"
+        " updated_at = ? WHERE id = ?",
+        (
+            new.name,
+            new.parent_id,
+            int(row["run_name"] is not None),
+            new.queue,
+            new.session,
+            int(new.private),
+            new.hold,
+            int(new.gate),
+            new.max_retries,
+            int(new.ask_retry),
+            new.time_limit_s,
+            int(new.tolerated),
+            int(new.tolerates_abort),
+            " ".join(new.passes),
+            int(bool(new.placeholders)),
+            new.key_base,
+            json.dumps(new.entry),
+            json.dumps(new.settings),
+            now,
+            new.adopts,
+        ),
+    )
+    return int(new.adopts or 0), row["uid"], row["run_name"]
 
 
 def _project_id(store: Store, connection: sqlite3.Connection, name: str) -> int:
@@ -232,6 +295,22 @@ def insert_link(store: Store, connection: sqlite3.Connection, task_id: int, link
         )
         return
     put_artifact(store, connection, task_id, link.role, link.name, link.encoded, now, replace=False)
+
+
+def publish(connection: sqlite3.Connection, task_id: int, new: NewTask) -> None:
+    """Show values of a step as artifacts of its run; a second one under a name replaces the first. Part of the caller's transaction."""
+    for link in new.links:
+        if link.published is None:
+            continue
+        connection.execute(
+            "INSERT INTO artifact (task_id, role, name, digest, codec, type, key, preview, size, metadata, created_at)"
+            " SELECT ?, 'output', ?, digest, codec, type, key, preview, size, metadata, created_at FROM artifact"
+            " WHERE task_id = ? AND role = ? AND name = ?"
+            " ON CONFLICT (task_id, role, name) DO UPDATE SET digest = excluded.digest, codec = excluded.codec,"
+            " type = excluded.type, key = excluded.key, preview = excluded.preview, size = excluded.size,"
+            " metadata = excluded.metadata, created_at = excluded.created_at",
+            (new.parent_id, link.published, task_id, link.role, link.name),
+        )
 
 
 def put_artifact(
@@ -285,8 +364,8 @@ def insert_edges(connection: sqlite3.Connection, task_id: int, parents: Sequence
         connection.execute("INSERT INTO edge VALUES (?, ?, ?)", (task_id, parent_id, kind))
         if kind == "control":
             continue
-        parent = connection.execute("SELECT name, status, gate FROM task WHERE id = ?", (parent_id,)).fetchone()
-        if parent["status"] in states.GOOD and not parent["gate"]:
+        parent = connection.execute("SELECT name, status, gate, passes FROM task WHERE id = ?", (parent_id,)).fetchone()
+        if not parent["gate"] and (parent["status"] in states.GOOD or parent["status"] in parent["passes"].split()):
             continue
         if parent["status"] in states.ENDED and not parent["gate"]:
             bad = bad or f"{parent['name']} {parent['status']}"
@@ -439,7 +518,8 @@ def abort(
     with store.database.write() as connection:
         for task_id in task_ids:
             rows = connection.execute(
-                "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT t.id FROM task t JOIN tree ON t.parent_id = tree.id)"
+                "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT t.id FROM task t JOIN tree ON t.parent_id = tree.id"
+                " WHERE t.run_name IS NULL OR t.nested = 1)"  # a clone of a run stands under it, and is none of its work
                 " SELECT id, status, abort_requested FROM task WHERE id IN tree ORDER BY id",
                 (task_id,),
             ).fetchall()

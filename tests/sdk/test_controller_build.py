@@ -207,8 +207,8 @@ def test_a_reference_in_a_queue_to_a_step_is_not_supported_yet() -> None:
     pipe = controller()
     pipe.add_function_step("a", one)
     pipe.add_function_step("b", one, execution_queue="${a.id}")
-    with pytest.raises(NotSupported, match="queue"):
-        pipe.start()
+    assert pipe._verify() == ["a", "b"]
+    assert pipe.get_pipeline_dag()["b"].parents == ["a"]
 
 
 def test_a_key_of_parameter_override_needs_a_section(store: Store) -> None:
@@ -318,11 +318,38 @@ def test_an_archived_template_is_only_taken_if_there_is_no_other_and_with_a_warn
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize("argument", [{"task_overrides": {"x": 1}}, {"base_task_factory": one}, {"clone_base_task": False}])
-def test_what_is_not_offered_yet_says_so_with_what_to_do_instead(store: Store, argument: dict[str, Any]) -> None:
-    with pytest.raises(NotSupported, match=next(iter(argument))) as raised:
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"task_overrides": {"script.brnach": "x"}}, "did you mean 'script.branch'"),
+        ({"task_overrides": {"script": "x"}}, "no field 'script'"),
+        ({"task_overrides": {"General/x": 1}}, "parameter_override"),
+        ({"clone_base_task": False, "cache_executed_step": True}, "only copies are served"),
+        ({"base_task_factory": one}, "a task and a factory"),
+        ({"continue_behaviour": {"continue_on_fial": True}}, "did you mean 'continue_on_fail'"),
+    ],
+)
+def test_what_a_step_cannot_be_told_is_refused_with_the_nearest_name(store: Store, argument: dict[str, Any], words: str) -> None:
+    with pytest.raises(errors.BadPipeline) as raised:
         controller().add_step("a", template(store), **argument)
-    assert raised.value.hint
+    assert words in f"{raised.value.message} {raised.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("${a.script}", "needs a part"),
+        ("${a.tags.x}", "has no parts"),
+        ("${b.comment}", "itself"),
+        ("${c.comment}", "no step 'c'"),
+    ],
+)
+def test_references_to_fields_are_checked_when_the_pipeline_is_built(store: Store, reference: str, words: str) -> None:
+    pipe = controller()
+    pipe.add_step("a", template(store))
+    pipe.add_step("b", template(store), task_overrides={"comment": reference})
+    with pytest.raises(errors.BadPipeline, match=words):
+        pipe._verify()
 
 
 def test_always_create_from_code_false_is_not_offered_yet() -> None:

@@ -81,6 +81,11 @@ def hangs(file):
     wait_for("never-comes")
 
 
+def gives_up():
+    Task.current_task().mark_stopped(force=True)
+    wait_for("never-comes")
+
+
 def breaks_after(file):
     wait_for(file)
     raise KeyError("after")
@@ -117,6 +122,11 @@ def measures(fails=False):
 
 def takes(items):
     note("takes", items)
+    return 1
+
+
+def receives(value):
+    note("received", value)
     return 1
 
 
@@ -195,6 +205,41 @@ CASES = (
         "continue_behaviour_takes_the_place_of_continue_on_fail",
         (S("bad", breaks, {}, {"continue_behaviour": {"continue_on_fail": True}}),),
         {"bad": "failed"},
+    ),
+    Case(
+        "continue_behaviour_that_does_not_tolerate_fails_the_pipeline",
+        (S("bad", breaks, {}, {"continue_on_fail": True, "continue_behaviour": {"continue_on_fail": False}}),),
+        {"bad": "failed"},
+        ends="failed",
+        reason="bad failed",
+    ),
+    Case(
+        "with_skip_children_on_fail_false_the_children_run_and_get_none",
+        (
+            S("bad", breaks, {}, {"continue_behaviour": {"skip_children_on_fail": False}}),
+            S("child", receives, {"value": Of("bad")}),
+            S("grandchild", number, {"n": Of("child"), "file": "spared"}),
+        ),
+        {"bad": "failed", "child": "completed", "grandchild": "completed"},
+        notes={"received": ["None"], "spared": ["ran 1"]},
+    ),
+    Case(
+        "an_aborted_step_fails_the_pipeline_although_its_failure_would_not",
+        (S("gone", gives_up, {}, {"continue_on_fail": True}), S("child", number, {"n": Of("gone")})),
+        {"gone": "stopped", "child": "skipped"},
+        ends="failed",
+        reason="gone stopped",
+    ),
+    Case(
+        "with_continue_on_abort_it_does_not_and_with_skip_children_on_abort_false_its_children_run",
+        (
+            S("gone", gives_up, {}, {"continue_behaviour": {"skip_children_on_abort": False}}),
+            S("child", number, {"file": "after-abort"}, {"parents": ["gone"]}),
+            S("skipping", gives_up, {}, {"continue_behaviour": {"continue_on_fail": False}}),
+            S("skipped", number, {"n": Of("skipping")}),
+        ),
+        {"gone": "stopped", "child": "completed", "skipping": "stopped", "skipped": "skipped"},
+        notes={"after-abort": ["ran 1"]},
     ),
     Case(
         "abort_on_failure_stops_running_steps_and_skips_waiting_ones",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import neighbour
 from cases import PATIENCE_S, note, noted, wait_for
 
 from minipipe import PipelineController, Task
@@ -61,6 +62,23 @@ def statuses(pipe: PipelineController) -> dict[str, str]:
 def show(*values, **more):
     note("shown", json.dumps([*values, more]))
     return "done"
+
+
+def helping(n):
+    return n + 100
+
+
+def to_bytes(value):
+    return b"mine:" + json.dumps(value).encode()
+
+
+def from_bytes(data):
+    assert data.startswith(b"mine:")
+    return json.loads(data[5:])
+
+
+def listed(items):
+    return [Task.current_task().name, items]
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -340,6 +358,100 @@ def a_copy_of_a_function_step_runs_its_function(pipe):
 
 def double(n=1):
     return n * 2
+
+
+# -- other fields of a task, and tasks that run themselves ------------------------------------------------------------
+
+
+@case
+def task_overrides_change_fields_of_the_copy_and_may_name_those_of_other_steps(pipe):
+    pipe.add_parameter("word", "spoken")
+    copy(pipe, "a", {}, task_overrides={"comment": "of ${pipeline.word}", "tags": ["one", "two"], "container.image": "python:3"})
+    copy(
+        pipe,
+        "b",
+        {},
+        task_overrides={
+            "comment": "${a.comment}; ${a.container.image}; ${a.id}",
+            "tags": "${a.tags}",
+            "script.binary": "${a.script.entry_point}",
+        },
+    )
+    yield
+    a, b = step(pipe, "a"), step(pipe, "b")
+    assert a.comment == "of spoken"
+    assert sorted(a.get_tags()) == ["one", "two"] == sorted(b.get_tags())
+    assert b.comment == f"of spoken; python:3; {a.id}"
+    assert pipe.get_pipeline_dag()["b"].parents == ["a"]
+    assert Task.get_task(project_name="tests", task_name="template").comment == ""
+
+
+@case
+def a_queue_may_be_named_by_what_another_step_was_told(pipe):
+    copy(pipe, "a", {"text": "third"})
+    copy(pipe, "b", {"note": "queued"}, execution_queue="${a.parameters.General/text}")
+    yield
+    assert step(pipe, "b").get_executed_queue(return_name=True) == "third"
+    assert len(noted("queued")) == 1
+
+
+@case
+def with_clone_base_task_false_the_draft_itself_is_the_step(pipe):
+    draft = Task.clone(Task.get_task(project_name="tests", task_name="template"), name="of its own")
+    pipe.add_step("itself", base_task_id=draft.id, clone_base_task=False, parameter_override={"General/n": 41})
+    copy(pipe, "after", {"n": "${itself.parameters.General/n}", "note": "after-itself"})
+    yield
+    assert step(pipe, "itself").id == draft.id
+    assert (draft.status, draft.get_parameter("General/n"), draft.parent) == ("completed", "41", pipe.id)
+    assert json.loads(noted("after-itself")[0])[0] == 41
+
+
+@case
+def a_factory_makes_the_task_of_a_step_when_the_pipeline_starts(pipe):
+    made = []
+
+    def factory(node):
+        task = Task.clone(Task.get_task(project_name="tests", task_name="template"), name=f"for {node.name}")
+        made.append(task.id)
+        return task
+
+    pipe.add_step("made", base_task_factory=factory, parameter_override={"General/n": 9, "General/note": "factory"})
+    assert made == []
+    yield
+    assert step(pipe, "made").id == made[-1]
+    assert json.loads(noted("factory")[0])[0] == 9
+
+
+@case
+def a_configuration_object_is_overridden_as_text_or_as_a_dict(pipe):
+    copy(pipe, "a", {}, configuration_overrides={"plain": "x = ${not.ours}", "dict": {"k": [1, None]}})
+    yield
+    assert step(pipe, "a").get_configuration_object("plain") == "x = ${not.ours}"
+    assert step(pipe, "a").get_configuration_object_as_dict("dict") == {"k": [1, None]}
+
+
+@case
+def an_argument_that_is_no_parameter_is_an_artifact_of_the_pipeline_called_step_dot_argument(pipe):
+    pipe.add_function_step("a", show, {"more": {"deep": [1, 2]}})
+    yield
+    assert step(pipe, "a").get_parameters()["kwargs_artifacts/more"] == f"{pipe.id}.a.more"
+    assert pipe.task.artifacts["a.more"].get() == {"deep": [1, 2]}
+
+
+@case
+def helper_functions_reach_a_function_that_travels_by_its_name(pipe):
+    pipe.add_function_step("a", neighbour.calls_a_helper, {"n": 4}, ["n"], helper_functions=[helping])
+    yield
+    assert step(pipe, "a").get_parameter("return/n", cast=True) == 104
+
+
+@case(artifact_serialization_function=to_bytes, artifact_deserialization_function=from_bytes)
+def what_is_no_parameter_goes_through_the_pipelines_own_functions(pipe):
+    pipe.add_function_step("a", listed, {"items": [1, 2]}, ["items"])
+    pipe.add_function_step("b", listed, {"items": "${a.items}"}, ["items"])
+    yield
+    assert step(pipe, "b").artifacts["items"].get() == b'mine:["b", ["a", [1, 2]]]'
+    assert pipe.task.artifacts["a.items"].type == "custom"
 
 
 # -- callbacks of the pipeline ----------------------------------------------------------------------------------------

@@ -10,3 +10,7 @@ def double(n):
 @component(return_values=["n"])
 def tripled(n):
     return double(n) + n
+
+
+def calls_a_helper(n):
+    return helping(n)  # noqa: F821
