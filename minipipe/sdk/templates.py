@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import sys
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
