@@ -270,7 +270,8 @@ def _report(args: list[str], kind: str, code: int, message: str, cause: str = ""
 def _words_of(error: click.ClickException, args: list[str]) -> tuple[str, str, str]:
     context = getattr(error, "ctx", None)
     verb = context.info_name if context is not None else "minipipe"
-    help_line = f"{context.command_path} -h" if context is not None else "minipipe -h"
+    named = next((arg for arg in args if arg in VERBS), "")
+    help_line = f"{context.command_path if context is not None else f'minipipe {named}'.strip()} -h"
     if isinstance(error, click.NoSuchOption):
         near = ", ".join((error.possibilities or ())[:2])
         if verb == "run":
@@ -291,7 +292,7 @@ def _words_of(error: click.ClickException, args: list[str]) -> tuple[str, str, s
             return error.format_message().rstrip("."), "", f"did you mean {name}{close[0]}?"
     if isinstance(context and context.command, click.Group) and error.message.startswith("No such command "):
         return _unknown_below(context, error.message.removeprefix("No such command ").rstrip(".").strip("'"))
-    return error.format_message().rstrip("."), "", help_line
+    return " ".join(error.format_message().split()).rstrip("."), "", help_line
 
 
 def _unknown_below(context: Any, name: str) -> tuple[str, str, str]:

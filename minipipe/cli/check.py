@@ -22,9 +22,10 @@ def check(out: output.Output, scripts: tuple[str, ...], wanted: tuple[str, ...],
     """Say what of a script works here and would fail on a real ClearML agent.
 
     \b
-    minipipe check flow.py                   all findings
-    minipipe check *.py --ignore MP102       some codes are no concern
-    minipipe check flow.py --json            for programs
+    Examples:
+      minipipe check flow.py                   all findings
+      minipipe check *.py --ignore MP102       some codes are no concern
+      minipipe check flow.py --json            for programs
 
     Only the text is read: nothing is executed or imported. A comment silences its line: # minipipe: ok MP101
     """

@@ -74,6 +74,8 @@ def test_the_version_is_the_package_version(cli: Invoke) -> None:
         (("status", "--status", "compelted"), "'compelted' is not one of", "did you mean --status completed?"),
         (("queue", "pauze", "x"), "queue has no verb 'pauze'", "did you mean minipipe queue pause?"),
         (("cache", "xyzzy"), "cache has no verb 'xyzzy'", "minipipe cache -h"),
+        (("completion",), "Missing argument 'SHELL'. Choose from: bash, zsh, fish", "minipipe completion -h"),
+        (("run", "--set"), "Option '--set' requires an argument", "minipipe run -h"),
         (("completion", "tcsh"), "'tcsh' is not one of", "minipipe completion -h"),
     ],
 )

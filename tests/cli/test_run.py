@@ -395,6 +395,8 @@ def test_the_second_signal_kills_at_once_even_what_ignores_signals(start: str) -
     code, _, err = flows.interrupt(process)
 
     assert code == 130, err
+    (run_id,) = facts("SELECT substr(uid, 1, 8) FROM task WHERE run_name IS NOT NULL")
+    assert f"killed   next: minipipe resume {run_id[0]}\n" in err
     assert time.monotonic() - before < 10
     no_process_left()
     assert facts("SELECT status FROM task WHERE name IN ('chain', 'second') ORDER BY name") == [("stopped",), ("stopped",)]
