@@ -55,7 +55,7 @@ VERBS = {
     "step": Verb("minipipe.cli.step:step", "Run", "Run one step once more, in this process, on its recorded inputs."),
     "worker": Verb("minipipe.cli.worker:worker", "Serve", "Start a worker that executes queued tasks."),
     "queue": Verb("minipipe.cli.queue:queue", "Serve", "List queues, pause and resume them, move what waits."),
-    "check": Verb("minipipe.cli.check:check", "Keep", "Say what of a script works here and would fail on a real ClearML agent."),
+    "check": Verb("minipipe.cli.check:check", "Keep", "Say what would fail on a real ClearML agent."),
     "doctor": Verb("minipipe.cli.doctor:doctor", "Keep", "Check the store and its surroundings."),
     "completion": Verb("minipipe.cli.completion:completion", "Keep", "Print the completion script of a shell."),
     "gc": Verb("minipipe.cli.gc:gc", "Keep", "Remove what nothing needs, and give its room back."),

@@ -19,7 +19,7 @@ from minipipe.cli import output
 @click.option("--ignore", "unwanted", multiple=True, metavar="CODE", help="All but these codes.")
 @output.pass_output
 def check(out: output.Output, scripts: tuple[str, ...], wanted: tuple[str, ...], unwanted: tuple[str, ...]) -> int:
-    """Say what of a script works here and would fail on a real ClearML agent.
+    """Say what would fail on a real ClearML agent.
 
     \b
     Examples:
