@@ -118,7 +118,8 @@ def _link(store: Store, task_id: int, uid: str, fresh: Sequence[tuple[str, Path,
         for name, path, digest in fresh:
             if digest not in has and digest not in staged:
                 writers.append(blobs.Writer(store))
-                staged[_copy(path, writers[-1], digest, name)] = writers[-1].finish()
+                _copy(path, writers[-1], digest, name)
+                staged[digest] = writers[-1].finish()
         with store.database.write() as connection:
             _check(connection, task_id)
             for name, path, digest in fresh:
@@ -142,7 +143,7 @@ def _stored(store: Store, digests: Iterable[str]) -> dict[str, int]:
     return {row["digest"]: row["size"] for row in rows if blobs.looks_whole(store, [row["digest"]])}
 
 
-def _copy(path: Path, writer: blobs.Writer, digest: str, name: str) -> str:
+def _copy(path: Path, writer: blobs.Writer, digest: str, name: str) -> None:
     hasher = blake3.blake3()
     with open(path, "rb") as file:
         while data := file.read(_CHUNK_BYTES):
@@ -151,7 +152,6 @@ def _copy(path: Path, writer: blobs.Writer, digest: str, name: str) -> str:
     if hasher.hexdigest() != digest:
         writer.discard()
         raise errors.UsageError(f"{path} changes while it is added", f"as {name!r}", "add it when nobody writes to it")
-    return digest
 
 
 def _check(connection: sqlite3.Connection, task_id: int) -> None:

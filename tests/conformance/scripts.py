@@ -331,7 +331,7 @@ def _(scene: Scene) -> None:
     "start() blocks until Ctrl-C; the task is scheduled",
     before=(MNIST,),
     code=130,
-    interrupt_when="Starting task scheduler",
+    interrupt_when=" next: ",
 )
 def _(scene: Scene) -> None:
     assert "This line will run remotely" not in scene.out
