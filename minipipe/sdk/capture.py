@@ -81,7 +81,8 @@ def _capture(
     roots = [str(import_root())] if local_imports else []
     first = [*context.first_imports().get("first", ()), _WATCH]
     # A warm host has what comes first before it forks.
-    warm = [*key.imports, *(name.partition(":")[0] for name in first)]
+    own = own_imports() if "minipipe" in key.imports or "clearml" in key.imports else []
+    warm = [*key.imports, *own, *(name.partition(":")[0] for name in first)]
     entry: dict[str, Any] = {"cwd": os.getcwd(), "argv": sys.argv[:1], "imports": warm, "first": first}
     if found := imports.versions(key.imports):
         entry["versions"] = found
@@ -97,6 +98,14 @@ def _capture(
         pickled = _pickle(function, step, helpers)
     entry["roots"] = list(dict.fromkeys(roots))
     return Captured(entry, pickled, added, key, _code_row(key, function))
+
+
+def own_imports() -> list[str]:
+    """What this process uses of minipipe: whoever runs the same script will, too, and a warm host has it before it forks."""
+    return [name for name in _OWN if name in sys.modules]
+
+
+_OWN = ("minipipe.sdk.task", "minipipe.sdk.logger", "minipipe.sdk.decorator", "minipipe.sdk.controller")
 
 
 def _code_row(key: codekey.CodeKey, function: Callable[..., Any]) -> tuple[str, str, str, str]:

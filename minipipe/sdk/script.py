@@ -45,6 +45,6 @@ def capture_script(what: str) -> dict[str, Any]:
         "argv": [str(file), *sys.argv[1:]],
         "cwd": os.getcwd(),
         "roots": [str(capture.import_root())],
-        "imports": [],
+        "imports": capture.own_imports(),
         **context.first_imports(),
     }
