@@ -276,14 +276,15 @@ def test_once_an_abort_is_committed_no_result_changes_it(store: Store, worker: w
 
 def test_abort_of_a_run_takes_everything_below_it(store: Store, worker: workers.Registration) -> None:
     outer = run(store)
-    inner = run(store, parent_id=outer.id)
+    inner = run(store, parent_id=outer.id, nested=True)
+    clone = run(store, parent_id=outer.id)  # stands under it, and is none of its work
     running = step(store, parent_id=inner.id)
     waiting = step(store, parent_id=inner.id, after=[running])
     other = step(store)
     claim(store, worker)
     tasks.abort(store, [outer.id])
     assert statuses(store, outer.id, inner.id, waiting) == ["stopped"] * 3
-    assert statuses(store, running, other) == ["in_progress", "queued"]
+    assert statuses(store, running, other, clone.id) == ["in_progress", "queued", "created"]
     assert task(store, running)["abort_requested"]
 
 
