@@ -155,8 +155,11 @@ class BaseJob:
 
     def abort(self) -> None:
         """Stop it, whatever it is doing; a second time changes nothing. Transaction effect: one durable commit."""
+        self._stop("aborted")
+
+    def _stop(self, reason: str) -> None:
         if self.task is not None:
-            tasks.abort(self.task.store, [self.task.row_id])
+            tasks.abort(self.task.store, [self.task.row_id], reason)
 
     def wait(
         self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False

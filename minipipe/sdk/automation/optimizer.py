@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minipipe import errors, states
+from minipipe import errors, settings, states
 from minipipe.sdk.automation.job import ClearmlJob, LocalClearmlJob
 from minipipe.sdk.automation.objective import MultiObjective, Objective
 from minipipe.sdk.automation.parameters import Parameter
@@ -22,6 +22,8 @@ from minipipe.store import tasks
 JobCallback = Callable[[str, float, int, dict[str, Any], str], None]
 
 _TICK_S = 0.05
+_JOIN_S = 60.0
+_SETTLE_S = 5.0  # beyond the grace: for whoever has to notice
 _SPACE = "parameter_optimization_space"
 _SIGNS = ("min", "max", "min_global", "max_global")
 
@@ -190,12 +192,11 @@ class HyperParameterOptimizer:
         self.optimizer.stop()
         if timeout_s is not None:
             search.join(timeout_s)
-        for job in self.optimizer.get_running_jobs():
-            job.abort()
         if threading.current_thread() is not search:
-            search.join()
-        for job in self.optimizer.get_running_jobs():  # launched while we were stopping
-            job.abort()
+            search.join(_JOIN_S)  # it launches nothing any more
+        self.optimizer._abort("its search was stopped")
+        store, grace_s = self.optimizer._base.store, settings.load_settings().grace_s
+        tasks.wait(store, lambda: not self.optimizer.get_running_jobs(), grace_s + _SETTLE_S)
 
     def stop(self, timeout: float | None = None, wait_for_reporter: bool | None = True) -> None:
         """End the search: copies that wait or run are stopped. Does nothing if it has ended.

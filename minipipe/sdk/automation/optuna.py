@@ -79,6 +79,7 @@ class OptimizerOptuna(SearchStrategy):
             directions=directions, sampler=optuna_sampler, pruner=optuna_pruner
         )
         self._trials: dict[str, Any] = {}
+        self._pruned: set[str] = set()
         self._told: list[dict[str, Any]] = []
 
     def create_job(self) -> ClearmlJob | None:
@@ -101,13 +102,15 @@ class OptimizerOptuna(SearchStrategy):
         if trial is None:
             return goes_on
         if goes_on and self._objective_metric.len == 1 and self._is_hopeless(job, trial):
-            job.abort()
-            goes_on = False
+            self._pruned.add(job.task_id())
+            job._stop("Optuna expects nothing good of it")
         if not goes_on:
             del self._trials[job.task_id()]
             values = self._objective_metric.get_objective(job)
             usable = values is not None and all(map(math.isfinite, values)) and job.status() != states.FAILED
-            if usable:
+            if job.task_id() in self._pruned:
+                self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            elif usable:
                 self._study.tell(trial, values)
             else:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -115,7 +118,7 @@ class OptimizerOptuna(SearchStrategy):
 
     def _is_hopeless(self, job: ClearmlJob, trial: Any) -> bool:
         point = self._objective_metric.objectives[0].get_current_raw_objective(job)
-        if point is None or not math.isfinite(point[1]):
+        if point is None or not math.isfinite(point[1]) or job.task_id() in self._pruned:
             return False
         trial.report(point[1], point[0])
         return bool(trial.should_prune()) and point[0] >= (self.min_iteration_per_job or 0)

@@ -114,6 +114,7 @@ class SearchStrategy:
         self._stop = threading.Event()
         self._running: list[ClearmlJob] = []
         self._created: dict[str, tuple[ClearmlJob, dict[str, Any]]] = {}
+        self._aborted: set[str] = set()
         self._launched = 0
         self._base = Task.by_id(str(base_task_id))
         self._check_base()
@@ -160,9 +161,7 @@ class SearchStrategy:
             if task_id not in self.budget.jobs.current and not job.is_pending():
                 self.budget.jobs.update(task_id, 1)
         if self._used_up():
-            for job in self._running:
-                job.abort()
-            self._running = []
+            self._abort("the time of all copies is used up")
         elif not self._stop.is_set():
             self._launch_more()
         return bool(self._running)
@@ -180,6 +179,13 @@ class SearchStrategy:
                 job.abort()
             self._launched += 1
 
+    def _abort(self, reason: str) -> None:
+        """Stop what waits or runs, each once; it counts as running until it has ended."""
+        for job in self._running:
+            if job.task_id() not in self._aborted:
+                self._aborted.add(job.task_id())
+                job._stop(reason)
+
     def _used_up(self) -> bool:
         used = self.budget.compute_time.used
         return bool(self.compute_time_limit and used is not None and used >= 1.0)
@@ -190,9 +196,9 @@ class SearchStrategy:
 
     def monitor_job(self, job: ClearmlJob) -> bool:
         """Stop a copy that used too much. Returns True while it has not ended."""
-        if self.update_budget_per_job(job):
-            job.abort()
-            return False
+        if self.update_budget_per_job(job) and job.task_id() not in self._aborted:
+            self._aborted.add(job.task_id())
+            job._stop("it took longer, or reported more, than its search allows")
         return not job.is_stopped()
 
     def update_budget_per_job(self, job: ClearmlJob) -> bool:
@@ -218,7 +224,7 @@ class SearchStrategy:
 
     def get_running_jobs(self) -> Sequence[ClearmlJob]:
         """Copies that were launched and have not ended."""
-        return list(self._running)
+        return [job for job in list(self._running) if not job.is_stopped()]
 
     def get_created_jobs_ids(self) -> Mapping[str, dict[str, Any]]:
         """Task id -> what it was told, of all copies."""

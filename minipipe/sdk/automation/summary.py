@@ -71,6 +71,7 @@ class Summary:
         if self.task is not None and self.task.status == states.IN_PROGRESS:
             self._report(self.task.get_logger(), time_left)
             if news or last:
+                self._draw(self.task.get_logger())
                 self.task.upload_artifact(ARTIFACT, {"table": self.table()})
         self._archive()
         for task_id in news:
@@ -143,6 +144,16 @@ class Summary:
             reached = [each for pair in zip(one.values, one.iterations, strict=True) for each in pair]
             rows.append([task_id, *reached, *(one.told.get(name, "") for name in names)])
         return rows
+
+    def _draw(self, logger: Logger) -> None:
+        """The table, and the value of each copy in the order in which they were made (ClearML's plots)."""
+        titles = [f"{title}/{series}" for title, series in self.objective.get_objective_metric()]
+        logger.report_table("summary", "job", 0, self.table(), extra_layout={"title": f"objective: {', '.join(titles)}"})
+        made = [task_id for task_id in self.search.get_created_jobs_ids() if task_id in self.ended]
+        for number, title in enumerate(titles if made else ()):
+            points = [(place, self.ended[task_id].values[number]) for place, task_id in enumerate(made)]
+            words = [", ".join(f"{name}={value}" for name, value in self.ended[task_id].told.items()) for task_id in made]
+            logger.report_scatter2d("Optimization Objective", title, points, 0, "job #", "objective", words, "markers")
 
     def _report(self, logger: Logger, time_left: float | None) -> None:
         for name, part in self.search.budget.to_dict().items():
