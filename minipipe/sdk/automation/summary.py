@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ class Summary:
         self.search, self.objective, self.task, self.callback, self.keep = search, objective, task, callback, keep
         self.ended: dict[str, _Ended] = {}
         self.without: set[str] = set()  # ended without a value
+        self.told: list[str] = []
         self.count = 0
 
     def has_news(self) -> bool:
@@ -94,17 +95,19 @@ class Summary:
 
     # -- the best -----------------------------------------------------------------------------------------------------
 
-    def ranked(self) -> list[str]:
-        """Ids of the copies that ended with a value, best first."""
+    def ranked(self, among: Sequence[str] | None = None) -> list[str]:
+        """Ids of the copies that ended with a value (or of those among them), best first."""
+        ids = list(self.ended if among is None else among)
         if self.objective.len > 1:
-            return [str(key) for key in self.objective._ranked({key: one.values for key, one in self.ended.items()})]
+            return [str(key) for key in self.objective._ranked({key: self.ended[key].values for key in ids})]
         sign = self.objective.objectives[0].sign
-        return sorted(self.ended, key=lambda key: sign * self.ended[key].values[0], reverse=True)
+        return sorted(ids, key=lambda key: sign * self.ended[key].values[0], reverse=True)
 
     def _tell(self, task_id: str) -> None:
         if self.callback is None:
             return
-        one, best = self.ended[task_id], self.ranked()[0]
+        self.told.append(task_id)  # a better one that ended meanwhile has its own turn
+        one, best = self.ended[task_id], self.ranked(self.told)[0]
         if self.objective.len > 1 and not self._dominates(best, task_id):
             best = task_id
         single = self.objective.len == 1

@@ -100,7 +100,7 @@ def limited(template: Task) -> dict[str, Any]:
     """One copy that takes too long, one that reports too much, one that fails, one that is fine."""
     modes = [DiscreteParameterRange("General/mode", ["sleep", "endless", "fail", "fine"])]
     one = search(
-        template, modes, optimizer_class=GridSearch, time_limit_per_job=1.0 / 60, max_iteration_per_job=20, pool_period_min=5
+        template, modes, optimizer_class=GridSearch, time_limit_per_job=3.0 / 60, max_iteration_per_job=20, pool_period_min=5
     )
     heard: list[Any] = []
     one.start_locally(lambda *facts: heard.append(facts[3]["General/mode"]))
