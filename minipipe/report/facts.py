@@ -56,7 +56,8 @@ class Cell:
     type: str
     text: str
     description: str = ""
-    changed: bool = False  # it differs from the pipeline's own default
+    changed: bool = False  # it differs from what the code gives it where nobody says otherwise
+    usual: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Step:
     singles: tuple[tuple[str, float], ...]
     headlines: tuple[tuple[str, float], ...]
     cache_reason: str
+    waiting: str
     comment: str
     tags: tuple[str, ...]
 
@@ -205,6 +207,7 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
     inputs = flows.inputs_of_run(store, found.run["id"])
     names = {node.id: node.name for node in found.nodes}
     shown: dict[str, tuple[str, str]] = {}
+    living = [] if found.ended else presence.living(store)
     for node in found.nodes:
         row = details.task_by_id(store, node.id)
         if row is None:
@@ -236,6 +239,7 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
             singles=measured.singles,
             headlines=measured.headlines,
             cache_reason=_why(store, node),
+            waiting=reasons.waiting_reason(store, row, living) if node.status not in states.ENDED else "",
             comment=row["comment"],
             tags=details.tags_of(store, node.id),
         )
@@ -335,6 +339,8 @@ def _cells(store: Store, task_id: int) -> tuple[Cell, ...]:
             row["type"] or ("str" if row["text"] else ""),
             row["text"],
             row["description"] or "",
+            row["usual"] is not None and row["usual"] != row["text"],
+            row["usual"] or "",
         )
         for row in records.parameters(store, task_id)
         if row["section"] not in ("return", "kwargs_artifacts")

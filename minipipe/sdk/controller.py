@@ -107,7 +107,13 @@ class PipelineController(WrittenPipeline):
         return self._made
 
     def _described(self) -> launch.Definition:
-        return replace(self._definition, descriptions=self._descriptions, types=self._types, places=self._places)
+        return replace(
+            self._definition,
+            descriptions=self._descriptions,
+            types=self._types,
+            places=self._places,
+            usual=dict(self._parameters),
+        )
 
     def _place(self) -> session.Current:
         """Where the pipeline's task is; it is stored as a draft when this is first asked for."""

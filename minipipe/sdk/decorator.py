@@ -389,7 +389,8 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     place = _place_of(function)
     annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    definition = replace(definition, types=annotations, places=dict.fromkeys(annotations, place))
+    usual = {name: each.default for name, each in signature.parameters.items() if each.default is not each.empty}
+    definition = replace(definition, types=annotations, places=dict.fromkeys(annotations, place), usual=usual)
     running = context.running()
     mode = PipelineDecorator._mode
     if mode == "debug" and inline.active():

@@ -49,6 +49,7 @@ class Definition:
     descriptions: dict[str, str] = field(default_factory=dict)
     types: dict[str, Any] = field(default_factory=dict)  # of its arguments: annotations
     places: dict[str, str] = field(default_factory=dict)  # of its arguments: file and line
+    usual: dict[str, Any] = field(default_factory=dict)  # of its arguments: defaults
     own_project: str = ""  # of a main task that became the pipeline's
 
     @property
@@ -309,6 +310,7 @@ def _cells(definition: Definition, given: dict[str, Any]) -> list[tasks.Paramete
         replace(
             values.cell(definition.sections.get(key, "Args"), key, proxy.resolve(value), definition.descriptions.get(key)),
             declared=declared.written(definition.types[key], definition.places.get(key, "")) if key in definition.types else None,
+            usual=values.text_of(definition.usual[key])[0] if key in definition.usual else None,
         )
         for key, value in given.items()
     ]

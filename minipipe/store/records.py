@@ -186,7 +186,8 @@ def points(store: Store, task_id: int) -> list[sqlite3.Row]:
 def parameters(store: Store, task_id: int) -> list[sqlite3.Row]:
     """All parameters of a task in the order they were stored."""
     return store.database.rows(
-        "SELECT section, name, text, type, value, description, declared FROM parameter WHERE task_id = ? ORDER BY id", (task_id,)
+        "SELECT section, name, text, type, value, description, declared, usual FROM parameter WHERE task_id = ? ORDER BY id",
+        (task_id,),
     )
 
 

@@ -355,6 +355,7 @@ _REFERENCES = (
 
 _PIPELINES = (
     "ALTER TABLE parameter ADD COLUMN declared TEXT",  # JSON: the type it was declared with, and where
+    "ALTER TABLE parameter ADD COLUMN usual TEXT",  # what code gives it where nobody says otherwise, as `text`
     "ALTER TABLE task ADD COLUMN nested INTEGER NOT NULL DEFAULT 0",  # 1: a run that is a step of its parent, no clone under it
     "ALTER TABLE task ADD COLUMN tolerates_abort INTEGER NOT NULL DEFAULT 0",  # as tolerated, when it was stopped
     "ALTER TABLE task ADD COLUMN passes TEXT NOT NULL DEFAULT ''",  # bad endings after which its children run: 'failed stopped'

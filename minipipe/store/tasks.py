@@ -30,6 +30,7 @@ class Parameter:
         value: the typed value as JSON.
         key: digest of the value, for cache keys of results.
         declared: the type that code declares, see `minipipe.sdk.declared`.
+        usual: the value that code gives it where nobody says otherwise, as `text`; None if there is none.
     """
 
     section: str
@@ -40,6 +41,7 @@ class Parameter:
     key: str | None = None
     description: str | None = None
     declared: str | None = None
+    usual: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,11 +351,12 @@ def put_artifact(
 def insert_parameters(connection: sqlite3.Connection, task_id: int, parameters: Iterable[Parameter]) -> None:
     """Write parameters; one that is there already is replaced. Part of the caller's transaction."""
     connection.executemany(
-        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text,"
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared, usual)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text,"
         " type = excluded.type, value = excluded.value, key = excluded.key,"
-        " description = coalesce(excluded.description, description), declared = coalesce(excluded.declared, declared)",
-        [(task_id, p.section, p.name, p.text, p.type, p.value, p.key, p.description, p.declared) for p in parameters],
+        " description = coalesce(excluded.description, description), declared = coalesce(excluded.declared, declared),"
+        " usual = coalesce(excluded.usual, usual)",
+        [(task_id, p.section, p.name, p.text, p.type, p.value, p.key, p.description, p.declared, p.usual) for p in parameters],
     )
 
 
@@ -383,8 +386,8 @@ def insert_edges(connection: sqlite3.Connection, task_id: int, parents: Sequence
 def copy_facts(connection: sqlite3.Connection, source_id: int, task_id: int, now: float) -> None:
     """Copy what a clone keeps beside its row. Part of the caller's transaction."""
     connection.execute(
-        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared)"
-        " SELECT ?, section, name, text, type, value, key, description, declared FROM parameter"
+        "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared, usual)"
+        " SELECT ?, section, name, text, type, value, key, description, declared, usual FROM parameter"
         " WHERE task_id = ? AND section <> 'return' ORDER BY id",
         (task_id, source_id),
     )

@@ -154,7 +154,7 @@ def small(store: Store, parent: sqlite3.Row | None = None, lr: str = "0.1", fail
             queue="services",
             entry=entry,
             template_id=parent["id"] if parent is not None else None,
-            parameters=(tasks.Parameter("Args", "lr", lr, "float", lr),),
+            parameters=(tasks.Parameter("Args", "lr", lr, "float", lr, usual="0.1"),),
         ),
     )
     attempts.start_here(store, run.id, worker.id)
@@ -201,6 +201,7 @@ def test_a_copied_run_is_compared_with_the_one_it_came_from(store: Store) -> Non
         '<span class="minus">-    return 0.1</span>' in section[0] and '<span class="plus">+    return 0.2</span>' in section[0]
     )
     assert f"minipipe rerun {second['run_name']} --set lr=0.2" in text
+    assert "not the default, 0.1" in text and "not the default" not in made(store, first)
 
 
 def test_a_page_of_a_running_run_reloads_itself_and_one_of_an_ended_run_does_not(store: Store) -> None:
@@ -211,7 +212,10 @@ def test_a_page_of_a_running_run_reloads_itself_and_one_of_an_ended_run_does_not
         ),
     )
     row = lookup.find_run(store, run.uid)
-    assert 'http-equiv="refresh"' in page.run_page(facts.of_run(store, row), refresh=True)
+    waiting = tasks.NewTask(type="training", name="train", project="p", parent_id=run.id, queue="gpu", entry={"kind": "here"})
+    tasks.submit(store, waiting)
+    text = page.run_page(facts.of_run(store, row), refresh=True)
+    assert 'http-equiv="refresh"' in text and "no worker serves queue" in text
     assert 'http-equiv="refresh"' not in page.run_page(facts.of_run(store, small(store)), refresh=True)
 
 
