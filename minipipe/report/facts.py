@@ -24,6 +24,8 @@ from minipipe.store import (
     metrics,
     models,
     picture,
+    presence,
+    reasons,
     records,
     surroundings,
 )
