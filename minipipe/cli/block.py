@@ -18,7 +18,7 @@ from typing import IO
 from minipipe import states
 from minipipe.cli import lines, output
 from minipipe.cli.lines import Line
-from minipipe.store import presence, reasons, records, sessions, views
+from minipipe.store import presence, reasons, records, sessions, views, workers
 from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
 
@@ -105,6 +105,7 @@ class Block:
         self.color = color
         self.stream = stream or sys.stderr
         self.served = served
+        self._here: set[int] = set()  # tasks that ordinary processes execute
         self._values: dict[int, str] = {}
         self._reasons: dict[int, tuple[str, float]] = {}  # why a run does not move, and since when
 
@@ -123,13 +124,15 @@ class Block:
     def _lay_out(self, room: int, columns: int, final: bool, footer: str) -> list[Line]:
         now, living = time.time(), presence.living(self.store)
         tasks = sessions.runs(self.store, self.scope)
-        runs = [task for task in tasks if task["run_name"] is not None]
-        alone = [task for task in tasks if task["run_name"] is None]
+        self._here = {task["id"] for task in tasks if task["executor"] == workers.PROCESS}
+        below = {task["id"]: sessions.brief_steps(self.store, task["id"]) for task in tasks}
+        runs = [task for task in tasks if task["run_name"] is not None or below[task["id"]]]
+        alone = [task for task in tasks if task not in runs and task["status"] != states.CREATED]
         headed = self.headed or len(runs) > 1
         room -= 0 if final else 1
         found: list[Line] = []
         open_runs = [run for run in runs if run["status"] not in states.ENDED]
-        all_steps = {run["id"]: sessions.brief_steps(self.store, run["id"]) for run in runs}
+        all_steps = {run["id"]: below[run["id"]] for run in runs}
         needed = sum(len(steps) + headed for steps in all_steps.values()) + len(alone)
         bodies = runs if needed <= room else open_runs or runs[-1:]
         heads = runs if len(runs) * headed + len(bodies) <= room else bodies[: max(room // 3, 1)]
@@ -239,7 +242,9 @@ class Block:
             return [], ""
         if step["status"] == states.IN_PROGRESS:
             values = " ".join(f"{name}={_short(value)}" for name, value in sessions.newest_values(self.store, step["id"]))
-            return lines.notes_of(self.store, step, living, now, values), last_words(self.store, step)
+            # What a task of this very process prints stands on the terminal already.
+            said = "" if step["id"] in self._here else last_words(self.store, step)
+            return lines.notes_of(self.store, step, living, now, values), said
         values = ""
         if step["status"] in states.GOOD and not step["cached_from"]:
             if step["id"] not in self._values:

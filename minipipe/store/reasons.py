@@ -46,7 +46,7 @@ def _why_queued(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker]) -
     wait_s = task["not_before"] - time.time()
     if wait_s > 0:
         return f"tries again in {max(1, round(wait_s))}s" + (f" ({task['reason']})" if task["reason"] else "")
-    own = [worker for worker in living if worker.session and worker.session == task["session"]]
+    own = [worker for worker in living if worker.kind == AGENT and worker.session and worker.session == task["session"]]
     serving = own or ([] if task["private"] else servers(living, queue))
     if not serving:
         if task["private"]:
@@ -54,7 +54,8 @@ def _why_queued(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker]) -
         return f"{UNSERVED} queue {queue!r}; start one: {start_hint(queue)}"
     slots, busy = sum(worker.slots for worker in serving), sum(worker.busy for worker in serving)
     if not task["controller"] and busy >= slots:
-        return f"all {slots} slots of {', '.join(worker.name for worker in serving)} are busy"
+        names = ", ".join(worker.name for worker in serving)
+        return f"all {slots} slots of {names} are busy" if slots != 1 else f"the slot of {names} is busy"
     return ""
 
 

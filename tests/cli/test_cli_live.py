@@ -21,7 +21,7 @@ from conftest import PYTHON, Filled
 
 from minipipe.cli import block, lines
 from minipipe.cli.block import Block, fold
-from minipipe.store import records, sessions, tasks, views
+from minipipe.store import attempts, records, sessions, tasks, views
 
 Invoke = Callable[..., Result]
 
@@ -117,6 +117,20 @@ def test_wide_and_combining_characters_keep_the_columns(filled: Filled) -> None:
         filled.step(run, name)
     found = shown(filled, run)[:3]
     assert len({lines.width_of(line[: line.index("queued")]) for line in found}) == 1
+
+
+def test_tasks_that_a_task_started_are_shown_below_it_and_templates_are_not(filled: Filled) -> None:
+    new = tasks.NewTask(type="training", name="search", project="examples", entry={}, session="s", draft=True)
+    search = tasks.submit(filled.store, new)
+    attempts.start_here(filled.store, search.id, filled.worker.id)
+    template = tasks.submit(
+        filled.store, tasks.NewTask(type="training", name="svm", project="examples", entry={}, session="s", draft=True)
+    )
+    for number in range(2):
+        filled.step(search, f"svm {number}")
+    found = Block(filled.store, sessions.Scope("s"), False, "never", Terminal()).lines(100, 24)
+    assert [line.split()[1:4] for line in found[:2]] == [["svm", "0", "queued"], ["svm", "1", "queued"]]
+    assert not any(template.uid[:8] in line for line in found)
 
 
 # -- folding ------------------------------------------------------------------------------------------------------------
