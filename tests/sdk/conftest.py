@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import Ran, read_flow, run_flow
+from sdk_scripts import Ran, read_flow, remote_cases, run_flow
 
 from minipipe import Task, context
 from minipipe.sdk import session
@@ -18,7 +18,8 @@ from minipipe.store.home import Store
 
 @pytest.fixture(scope="session")
 def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Ran]]:
-    """Runs a flow script in a mode, or reads what another test process has run."""
+    """Runs a flow script in a mode (local, remote; "rest" for the cases that run remotely only when all are asked for), or reads
+    what another test process has run."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     found: dict[tuple[str, str], Ran] = {}
@@ -29,7 +30,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
             with FileLock(shared / f"{name}-{mode}.lock"):
                 if not (folder / "done.json").exists():
                     folder.mkdir()
-                    run_flow(folder, name, mode)
+                    names = () if mode == "local" else remote_cases(name, rest=mode == "rest")
+                    run_flow(folder, name, "local" if mode == "local" else "remote", names)
             found[name, mode] = read_flow(folder, mode)
         return found[name, mode]
 

@@ -81,6 +81,23 @@ def cases_of(flow: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+# Flows whose cases run remotely by default only in part: what they are about (arguments, results, reports) is the same code in a
+# worker's child, and each case is a process there. The rest has the marker `exhaustive`.
+IN_PART = ("arrays", "calls", "data", "reporting")
+_LOOKED_AT = (  # by test_endings
+    "edges_come_from_data_and_from_nothing_else",
+    "return_value_stores_the_result_of_the_logic_as_an_artifact_of_the_pipeline",
+    "a_result_that_is_none_is_not_stored",
+)
+
+
+def remote_cases(flow: str, rest: bool = False) -> list[str]:
+    """The cases of a flow that run remotely by default, or the rest of them."""
+    names = list(cases_of(flow))
+    default = [name for number, name in enumerate(names) if flow not in IN_PART or number % 3 == 0 or name in _LOOKED_AT]
+    return [name for name in names if name not in default] if rest else default
+
+
 class Left:
     """What processes left in a folder and its store."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sdk_scripts import Ran, cases_of
+from sdk_scripts import Ran, cases_of, remote_cases
 
 FLOWS = ("arrays", "callbacks", "calls", "control", "data", "reporting")
 CASES = [(flow, name, *ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
@@ -24,10 +24,22 @@ def test_in_local_mode(name: str, case: str, ends: str, raises: str, flow: Calla
     assert (ran.left.end(case)["type"] is None) == (ends == "completed"), ran.left.end(case)
 
 
-@every_case
-def test_in_remote_mode(name: str, case: str, ends: str, raises: str, flow: Callable[[str, str], Ran]) -> None:
-    ran = flow(name, "remote")
-
+def check_remotely(ran: Ran, case: str, ends: str, raises: str) -> None:
     assert ran.left.logic(case)[0] == raises, ran.explain(case)
     assert ran.left.run(case)["status"] == ends, ran.explain(case)
     assert ran.left.end(case) == {"type": "SystemExit", "code": 0}
+
+
+REST = [one for one in CASES if one[1] in remote_cases(one[0], rest=True)]
+DEFAULT = [one for one in CASES if one not in REST]
+
+
+@pytest.mark.parametrize(("name", "case", "ends", "raises"), DEFAULT, ids=[case for _, case, *_ in DEFAULT])
+def test_in_remote_mode(name: str, case: str, ends: str, raises: str, flow: Callable[[str, str], Ran]) -> None:
+    check_remotely(flow(name, "remote"), case, ends, raises)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("name", "case", "ends", "raises"), REST, ids=[case for _, case, *_ in REST])
+def test_in_remote_mode_too(name: str, case: str, ends: str, raises: str, flow: Callable[[str, str], Ran]) -> None:
+    check_remotely(flow(name, "rest"), case, ends, raises)

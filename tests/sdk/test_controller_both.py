@@ -19,7 +19,12 @@ from sdk_scripts import FLOWS, Left, python, work
 
 from minipipe.sdk.task import Task
 
-WAYS = (("decorator", "local"), ("controller", "local"), ("controller", "remote"))
+WAYS = (
+    ("decorator", "local"),
+    ("controller", "local"),
+    # A process for each case; that controllers run on workers at all, test_controller_copies and test_controller_modes show.
+    pytest.param("controller", "remote", marks=pytest.mark.exhaustive),
+)
 WORDS = {"stopped": "aborted"}  # what nodes call a status
 
 
@@ -58,7 +63,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str
         left.store.close()
 
 
-@pytest.mark.parametrize(("front", "mode"), WAYS, ids=["-".join(way) for way in WAYS])
+@pytest.mark.parametrize(("front", "mode"), WAYS, ids=["decorator-local", "controller-local", "controller-remote"])
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.says)
 def test_case(case: Any, front: str, mode: str, ran: Callable[[str, str], Left]) -> None:
     left = ran(front, mode)

@@ -76,7 +76,14 @@ def minipipe(folder: Path, *words: str, check: int | None = 0) -> tuple[str, str
 
 @pytest.mark.parametrize(
     ("after", "code"),
-    [("", 1), ("sys.exit(7)", 7), ("sys.exit(0)", 0), ("sys.exit(None)", 1), ("raise SystemExit(4)", 4), ("raise KeyError()", 1)],
+    [
+        ("", 1),
+        ("sys.exit(7)", 7),
+        pytest.param("sys.exit(0)", 0, marks=pytest.mark.exhaustive),
+        pytest.param("sys.exit(None)", 1, marks=pytest.mark.exhaustive),
+        pytest.param("raise SystemExit(4)", 4, marks=pytest.mark.exhaustive),
+        ("raise KeyError()", 1),
+    ],
     ids=["nothing", "another code", "zero", "no code", "a bare exit", "an exception"],
 )
 def test_after_a_failed_start_locally_the_process_exits_with_1_unless_it_says_otherwise(
