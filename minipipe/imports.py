@@ -107,6 +107,21 @@ def version(module: str) -> str:
         return ""
 
 
+def packages_of(source_text: str) -> list[str]:
+    """``name==version`` of the installed packages that a script imports, wherever in it; nothing if it cannot be read."""
+    try:
+        tree = ast.parse(source_text)
+    except SyntaxError:
+        return []
+    found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    tops = {name.partition(".")[0] for name in found} - modules.OURS
+    metadata = importlib.import_module("importlib.metadata")
+    owners: dict[str, list[str]] = metadata.packages_distributions()
+    names = {owner for top in tops if top not in sys.stdlib_module_names for owner in owners.get(top, ())[:1]}
+    return sorted(f"{name}=={metadata.version(name)}" for name in names)
+
+
 def versions(names: Iterable[str]) -> dict[str, str]:
     """Installed packages among modules, with their versions; the standard library and code of the project are left out."""
     tops = {name.partition(".")[0] for name in names}

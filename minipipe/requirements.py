@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,13 @@ def here(lines: Sequence[str]) -> Requirements:
     options = [line for line in lines if line.startswith("-")]
     packages = sorted({line for line in lines if not line.startswith("-")})
     return Requirements((*dict.fromkeys(options), *packages), f"{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+def name_of(line: str) -> str:
+    """The package that a requirement names, as the index writes it (PEP 503); "" for options of the installer."""
+    if line.startswith("-"):
+        return ""
+    return re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line.strip(), maxsplit=1)[0]).lower()
 
 
 def read(packages: bool | str | Sequence[str] | None, owner: str) -> Requirements | None:

@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import parting, script, session
+from minipipe.sdk import needs, parting, script, session, task_needs
 from minipipe.sdk.auto import connection
-from minipipe.store import attempts, edits, records, tasks
+from minipipe.store import attempts, edits, environments, records, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -100,7 +100,10 @@ def begin(
     Transaction effect: two durable commits.
     """
     global _main
-    entry = {**_entry(), "seed": seed}
+    entry: dict[str, Any] = {**_entry(), "seed": seed}
+    wanted = task_needs.of_process(entry.get("source", ""))
+    planned = needs.Planner(store).plan(name, needs.Needs(wanted), entry) if wanted is not None else needs.Planned({})
+    entry |= planned.entry
     settings = {"init": True, **settings}
     if task_id is None:
         new = tasks.NewTask(
@@ -109,6 +112,8 @@ def begin(
         task_id = tasks.submit(store, new).id
     else:
         edits.renew(store, task_id, entry, settings, forget=anew, session=session.name())
+    if planned.environment is not None:
+        environments.assign(store, task_id, planned.environment)
     lease = edits.start(store, task_id, session.registration(store).id, force=True)
     context.set_running(
         context.Running(store.path, lease, lease.uid, lease.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), False)

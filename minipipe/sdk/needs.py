@@ -11,7 +11,10 @@ from minipipe import errors, imports, requirements, settings
 from minipipe.engine import environments, repository
 from minipipe.limits import Limits
 from minipipe.requirements import Requirements
+from minipipe.sdk import notice
 from minipipe.store.home import Store
+
+CONTAINERS = 'steps run in the worker\'s Python; the setting containers = "docker" runs them in the image'
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,12 @@ def read(
     script = "\n".join(map(str, setup)) if isinstance(setup, (list, tuple)) else str(setup or "")
     container = Container(str(image), str(arguments or ""), script) if image else None
     return Needs(requirements.read(packages, owner), code, folder, limited or Limits(), container)
+
+
+def note_container(called: str) -> None:
+    """Say once that a container is only recorded, unless the setting ``containers`` is on."""
+    if settings.load_settings().containers == "off":
+        notice.recorded(called, CONTAINERS)
 
 
 class Planner:

@@ -12,6 +12,7 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.sdk import launch, logger, notice, session
+from minipipe.sdk.needs import CONTAINERS
 from minipipe.sdk.output_model import OutputModel
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Behaviour, StepSpec
@@ -19,11 +20,10 @@ from minipipe.sdk.task import Task
 from minipipe.store import runs
 from minipipe.store.tasks import Monitor
 
-_CONTAINERS = 'steps run in the worker\'s Python; the setting containers = "docker" runs them in the image'
 _NO_EFFECT = {
-    "docker": _CONTAINERS,
-    "docker_args": _CONTAINERS,
-    "docker_bash_setup_script": _CONTAINERS,
+    "docker": CONTAINERS,
+    "docker_args": CONTAINERS,
+    "docker_bash_setup_script": CONTAINERS,
     "packages": "",
     "repo": "",
     "repo_branch": "",

@@ -14,6 +14,7 @@ from minipipe.sdk.task_create import TaskCreate
 from minipipe.sdk.task_facts import TaskFacts
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_models import TaskModels
+from minipipe.sdk.task_needs import TaskNeeds
 from minipipe.sdk.task_parameters import TaskParameters
 from minipipe.sdk.task_recorded import TaskRecorded
 from minipipe.sdk.task_reported import TaskReported
@@ -21,7 +22,7 @@ from minipipe.sdk.task_search import TaskSearch
 from minipipe.store import formats, records
 
 
-class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskReported, TaskModels, TaskRecorded):
+class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskReported, TaskModels, TaskNeeds, TaskRecorded):
     """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 
     Facts are read when asked for, so a `Task` object never goes stale.

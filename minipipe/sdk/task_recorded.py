@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from minipipe import errors
 from minipipe.sdk import notice
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, records
 
-_ENVIRONMENT = "a task runs in its worker's Python; a step's packages= makes an environment of its own"
-_CONTAINER = "there are no containers: a task runs in its worker's Python"
 _CODE = "the script's text is stored as it runs"
 _SERVER = "there is no server to do it"
 
@@ -21,98 +16,10 @@ _SERVER = "there is no server to do it"
 class TaskRecorded(TaskBase):
     """What is accepted for scripts that say it, and what is not."""
 
-    # -- recorded: what a task needs ------------------------------------------------------------------------------------
-
-    def set_packages(self, packages: str | Path | Sequence[str]) -> None:
-        """Record packages: a list, or a requirements file. Transaction effect: one durable commit."""
-        if isinstance(packages, (str, Path)) and os.path.isfile(packages):
-            packages = Path(packages).read_text(encoding="utf-8").splitlines()
-        lines = [packages] if isinstance(packages, (str, Path)) else packages
-        self._record("requirements", [str(line) for line in lines if str(line).strip()], "Task.set_packages", _ENVIRONMENT)
-
-    def get_requirements(self) -> dict[str, str]:
-        """What `set_packages` recorded, as ``{"pip": lines}``; empty if nothing was."""
-        found = self._recorded("requirements")
-        return {"pip": "\n".join(found)} if found else {}
-
-    _requirements: ClassVar[dict[str, str]] = {}
-
-    @classmethod
-    def add_requirements(cls, package_name: str, package_version: str | None = None) -> None:
-        """Accepted for scripts that prepare an agent's environment: there is none here to add to.
-
-        Args:
-            package_name: a package, or a requirements file.
-            package_version: ``1.2``, ``>=1.2`` …
-        """
-        TaskRecorded._requirements[str(package_name)] = str(package_version or "")
-        notice.recorded("Task.add_requirements", _ENVIRONMENT)
-
-    @classmethod
-    def ignore_requirements(cls, package_name: str) -> None:
-        """Accepted; see `add_requirements`."""
-        TaskRecorded._requirements.pop(str(package_name), None)
-        notice.recorded("Task.ignore_requirements", _ENVIRONMENT)
-
-    @classmethod
-    def force_requirements_env_freeze(cls, force: bool = True, requirements_file: str | Path | None = None) -> None:
-        """Accepted; see `add_requirements`."""
-        notice.recorded("Task.force_requirements_env_freeze", _ENVIRONMENT)
-
     @classmethod
     def force_store_standalone_script(cls, force: bool = True) -> None:
         """Accepted: a script's text is always stored."""
         notice.recorded("Task.force_store_standalone_script", _CODE)
-
-    def set_repo(self, repo: str | None = None, branch: str | None = None, commit: str | None = None) -> None:
-        """Record where the code comes from. Transaction effect: one durable commit."""
-        given = {"repo": repo, "branch": branch, "commit": commit}
-        self._record("set_repo", {key: str(value) for key, value in given.items() if value}, "Task.set_repo", _CODE)
-
-    def set_script(
-        self,
-        repository: str | None = None,
-        branch: str | None = None,
-        commit: str | None = None,
-        diff: str | None = None,
-        working_dir: str | None = None,
-        entry_point: str | None = None,
-        binary: str | None = None,
-    ) -> None:
-        """Record how an agent would run the task. Transaction effect: one durable commit."""
-        given = {
-            "repository": repository,
-            "branch": branch,
-            "commit": commit,
-            "diff": diff,
-            "working_dir": working_dir,
-            "entry_point": entry_point,
-            "binary": binary,
-        }
-        self._record("set_script", {key: str(value) for key, value in given.items() if value}, "Task.set_script", _CODE)
-
-    def set_base_docker(
-        self,
-        docker_cmd: str | None = None,
-        docker_image: str | None = None,
-        docker_arguments: str | Sequence[str] | None = None,
-        docker_setup_bash_script: str | Sequence[str] | None = None,
-    ) -> None:
-        """Record a container. Transaction effect: one durable commit."""
-        words = [docker_arguments] if isinstance(docker_arguments, str) else list(docker_arguments or ())
-        parts = [docker_image or docker_cmd, *words]
-        self._record("docker", " ".join(str(part) for part in parts if part), "Task.set_base_docker", _CONTAINER)
-
-    def get_base_docker(self) -> str:
-        """What `set_base_docker` recorded: image and arguments; "" if nothing was."""
-        return str(self._recorded("docker") or "")
-
-    def _record(self, name: str, value: Any, called: str, why: str) -> None:
-        edits.set_setting(self.store, self.row_id, name, value or None)
-        notice.recorded(called, why)
-
-    def _recorded(self, name: str) -> Any:
-        return records.settings_of(self.store, self.row_id).get(name)
 
     # -- recorded: what a process says of a server ----------------------------------------------------------------------
 
