@@ -190,7 +190,7 @@ def _path(name: str, value: Any, wish: Wish, file: IO[bytes]) -> _Written:
     if not isinstance(value, Path) and not (isinstance(value, str) and 0 < len(value) < _LONGEST_PATH):
         return None
     text = str(value).removeprefix("file://")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # Path's own refuses ~NAME of a user that does not exist
     if _is_file(path):
         with open(path, "rb") as source:
             while chunk := source.read(4 << 20):
