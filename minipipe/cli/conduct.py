@@ -22,7 +22,7 @@ from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
 from minipipe.sdk import launch, maintask, session
-from minipipe.store import sessions, tasks, workers
+from minipipe.store import lookup, sessions, tasks, workers
 from minipipe.store.home import DATABASE, Store
 
 INTERRUPTED = 130
@@ -271,6 +271,8 @@ class _Conductor:
     def _print_end(self, store: Store, runs: list[sqlite3.Row]) -> None:
         if self.quiet:
             return
+        # A data set that a step made is shown by its run; one that a script made is what the script was for.
+        runs = [run for run in runs if lookup.DATASETS not in run["project"]] or runs
         steps = {run["id"]: sessions.steps(store, run["id"]) for run in runs}
         every = [step for group in steps.values() for step in group]
         if every:

@@ -14,10 +14,10 @@ from minipipe.chance import fresh_id
 from minipipe.sdk import notice, session
 from minipipe.sdk.logger import Logger
 from minipipe.sdk.task import Task
-from minipipe.store import datasets, edits
+from minipipe.store import datasets, edits, lookup
 
 SYSTEM_TAG = "dataset"
-HIDDEN = "/.datasets/"
+HIDDEN = lookup.DATASETS
 
 
 class DatasetFiles:

@@ -21,6 +21,7 @@ _CANDIDATES = 1_000
 _SHOWN = 5
 _RUNS = "SELECT t.* FROM task t WHERE t.run_name IS NOT NULL AND t.archived = 0"
 PIPELINES = "/.pipelines/"
+DATASETS = "/.datasets/"
 
 
 def find_run(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Row:

@@ -43,12 +43,17 @@ def test_a_template_says_where_it_is_and_how_it_is_used_and_nothing_after_it_run
     assert "'train one' (examples) created: it runs when cloned into a queue" in done.stderr
     assert "next: pipe.add_step(name=…, base_task_project='examples', base_task_name='train one')" in done.stderr
 
+    assert "train one" not in command("status").stdout  # a draft
+
     # What is cloned under another task is followed to its end like everything else that the script queued.
     for name, parent in (("outside", "template.id"), ("inside", "search.id")):
         (folder / f"{name}.py").write_text(SEARCH.replace("PARENT", parent))
         done = command("run", f"{name}.py")
-        assert sorted(done.stdout.splitlines()) == ["training with 0.5", "training with 1.5"]
+        said = ["training with 0.5", "training with 1.5"] if name == "outside" else []  # a trial's console is in its log
+        assert sorted(done.stdout.splitlines()) == said
         assert "completed trial 0" in done.stderr and "completed trial 1" in done.stderr
+        listed = command("status", "-n", "3").stdout
+        assert "search" in listed and ("trial 0" in listed) == (name == "outside")  # else it is a trial of the search
 
 
 def test_a_script_that_leaves_for_a_queue_goes_on_in_the_pool_and_the_command_ends_with_it(
