@@ -366,6 +366,33 @@ def _(scene: Scene) -> None:
     assert "We are done, good bye" in scene.out
 
 
+@case(
+    "services/cleanup/cleanup_service.py",
+    "asks, leaves itself to the services queue, looks for archived tasks, sleeps until Ctrl-C",
+    stdin="y\n",
+    options=("--logs",),
+    code=130,
+    interrupt_when="going to sleep for 1.0 days",
+)
+def _(scene: Scene) -> None:
+    task = scene.task("Cleanup Service")
+    assert (task.status, task.row["queue"], task.parameters["General/run_as_service"]) == ("stopped", "services", "True")
+
+
+@case(
+    "services/monitoring/slack_alerts.py",
+    "posts that it started, from the services queue, and monitors until Ctrl-C",
+    arguments=("--slack_api", "none", "--channel", "alerts"),
+    options=("--logs",),
+    code=130,
+    interrupt_when="Refresh rate: 10.0s",
+)
+def _(scene: Scene) -> None:
+    assert scene.task("Slack Alerts").status == "stopped"
+    posted = (scene.folder / "services/monitoring/posted").read_text()
+    assert "monitoring service started" in posted
+
+
 # -- processes ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,5 @@
+"""What Slack's client raises."""
+
+
+class SlackApiError(Exception):
+    """Never raised here."""
