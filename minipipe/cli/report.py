@@ -70,8 +70,8 @@ def report(
         run = find_run(store, names[0] if names else "@last")
         path = _target(target, run)
         _write(store, run, path, options, force, watch)
-    if show:
-        webbrowser.open(path.absolute().as_uri())
+    if show and not webbrowser.open(path.absolute().as_uri()):
+        output.note("no browser could be started here; the page is written")
     if out.json:
         output.print_json({"path": str(path), "size": path.stat().st_size}, line=out.format == "jsonl")
     else:

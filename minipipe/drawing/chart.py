@@ -73,11 +73,11 @@ def lines(
 
 
 def _summed(one: Line) -> str:
+    """``train: 50 points, 1.9 to 0.2``: how many, the first and the last."""
     known = [y for _, y in one.points if math.isfinite(y)]
     if not known:
         return f"{one.name}: no finite value"
-    values = f"first {shown.measured(known[0])}, last {shown.measured(known[-1])}"
-    return f"{one.name}: {len(one.points)} points, {values}, lowest {shown.measured(min(known))}, highest {shown.measured(max(known))}"
+    return f"{one.name}: {len(one.points)} points, {shown.measured(known[0])} to {shown.measured(known[-1])}"
 
 
 def color(place: int) -> str:

@@ -28,7 +28,7 @@ def svg(picture: Picture, name: str, anchor: Anchor = lambda node: None) -> Mark
     scale = (_WIDTH - left - 12) / length
     rows = lanes[:MOST]
     height = _TOP + _ROW * len(rows) + 4
-    waits = [_wait(bar, row, left, scale) for row, lane in enumerate(rows) for bar in lane.bars]
+    waits = [_wait(bar, before, row, left, scale) for row, lane in enumerate(rows) for before, bar in _pairs(lane)]
     return element(
         "svg",
         element("title", f"Timeline of {name}"),
@@ -77,10 +77,16 @@ def _top(row: int) -> float:
     return _TOP + _ROW * row + (_ROW - _BAR) / 2
 
 
-def _wait(bar: Bar, row: int, left: float, scale: float) -> tuple[float, float, float]:
-    """(x, y, width) of the time in the queue."""
+def _pairs(lane: Lane) -> list[tuple[float, Bar]]:
+    """Each bar of a row with the end of the one before."""
+    return list(zip([0.0, *(bar.end for bar in lane.bars)], lane.bars, strict=False))
+
+
+def _wait(bar: Bar, before: float, row: int, left: float, scale: float) -> tuple[float, float, float]:
+    """(x, y, width) of the time in the queue, as far as the slot that took it was free; the bar's title tells all of it."""
     end = bar.start if bar.start is not None else bar.end
-    return left + bar.wait * scale, _top(row), (end - bar.wait) * scale
+    start = max(bar.wait, before)
+    return left + start * scale, _top(row), (end - start) * scale
 
 
 def _hatching(waits: list[tuple[float, float, float]]) -> Markup | None:

@@ -19,7 +19,8 @@ from minipipe.store.metrics import Series
 MARK = "<!doctype html><!-- minipipe report -->"
 CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _REFRESH_S = 2
-_HOVERS, _FEWEST_HOVERS = 400, 8  # places to point at: in all charts of a page together, and in each at least
+_MOST_CHARTED = 24  # steps whose charts are not folded away
+_HOVERS, _FEWEST_HOVERS = 380, 8  # places to point at: in all charts of a page together, and in each at least
 
 
 def is_ours(start: bytes) -> bool:
@@ -55,6 +56,7 @@ def run_page(facts: Facts, refresh: bool = False, back: str | None = None) -> st
             failed=[step for step in facts.steps if step.node.status == states.FAILED],
             highlights=_highlights(facts),
             charts=list(_charts(facts)),
+            most=_MOST_CHARTED,
             shows=[
                 (name, anchor, found)
                 for name, anchor, found in (
