@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import faulthandler
 import gc
 import importlib
@@ -196,20 +197,30 @@ def _close_all_but(line: int) -> int:
 
 
 def _redirect(spec: dict[str, Any]) -> None:
-    """What is printed from here on goes to the attempt's log."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    try:
-        log = os.open(spec["log"], flags, 0o600)
-    except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(os.path.dirname(spec["log"]), 0o700)
-        log = os.open(spec["log"], flags, 0o600)
+    """What is printed from here on goes to the attempt's log; nowhere if there can be none (a full disk is no reason to fail)."""
+    log = _open_log(spec["log"])
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     head = log_head(spec["name"], spec["uid"], spec["attempt"], spec["token"])
-    if not os.fstat(1).st_size or not _begins_with(spec["log"], head):  # the build of its environment may have begun it
-        os.write(1, head)
+    with contextlib.suppress(OSError):
+        if not os.fstat(1).st_size or not _begins_with(spec["log"], head):  # the build of its environment may have begun it
+            os.write(1, head)
+
+
+def _open_log(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    try:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.dirname(path), 0o700)
+            return os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return os.open(os.devnull, os.O_WRONLY)
 
 
 def log_head(name: str, uid: str, attempt: int, token: str) -> bytes:

@@ -300,7 +300,8 @@ class Database:
     def reserve_log(self) -> None:
         """Give the log file its size before the first commits need it. Transaction effect: one that is rolled back.
 
-        A transaction too large for the page cache spills into the log; the rollback leaves the file as long as it became.
+        A transaction too large for the page cache spills into the log; the rollback leaves the file as long as it became. Where
+        there is no room for it the log grows as it is needed, or does not.
         """
         if self._log_size() >= LOG_BYTES:
             return
@@ -310,8 +311,11 @@ class Database:
             _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.path)
             try:
                 connection.execute("INSERT INTO meta VALUES ('reserve', CAST(zeroblob(?) AS TEXT))", (LOG_BYTES,))
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                    raise
             finally:
-                connection.execute("ROLLBACK")
+                self._rollback()  # SQLite may have done it already
                 connection.execute("PRAGMA cache_size=-2000")
 
     def _log_size(self) -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,27 +11,12 @@ import pytest
 
 from minipipe.store import attempts, edits, retention
 from minipipe.store.home import Store
-from tests.engine.real import ROOT
 from tests.faults.killing import armed
+from tests.faults.machine import command
 from tests.faults.sane import sane
 from tests.store import making
 
 BIG = 20_000
-
-
-def command(store: Path, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """A real ``minipipe`` on that store."""
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("MINIPIPE_")}
-    path = os.pathsep.join([*([environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, "-m", "minipipe", "--home", str(store), *arguments],
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        cwd=store.parent,
-        env={**outside, "MINIPIPE_DURABILITY": "fast", **environment, "PYTHONPATH": path},
-    )
 
 
 @pytest.fixture

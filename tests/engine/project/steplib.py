@@ -215,3 +215,8 @@ def chat(megabytes: int, stamp_every: int = 0) -> float:
         if stamp_every and part % stamp_every == stamp_every - 1:
             stamp("printed", str(part))
     return time.monotonic() - begin
+
+
+def produce(size: int, number: int = 0) -> bytes:
+    """That many bytes, others for each number."""
+    return number.to_bytes(8, "little") * (size // 8)
