@@ -74,7 +74,9 @@ class Store:
             StoreError: one of its kinds, if the store is not ours, newer, damaged or not to be trusted. Nothing was changed.
         """
         home = settings.store_home(path)
-        if not (home / DATABASE).exists():
+        with mapped(home / DATABASE):  # a folder above it may be closed to us
+            missing = not (home / DATABASE).exists()
+        if missing:
             if not create:
                 raise errors.StoreMissing(f"no store at {home}", hint="the first `minipipe run` makes one", path=str(home))
             _check_disk(home)

@@ -220,3 +220,19 @@ def chat(megabytes: int, stamp_every: int = 0) -> float:
 def produce(size: int, number: int = 0) -> bytes:
     """That many bytes, others for each number."""
     return number.to_bytes(8, "little") * (size // 8)
+
+
+def limited(limit: int, size: int) -> bytes:
+    """A result that is larger than any file this process may write."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return bytes(size)
+
+
+def hoard(files: int) -> int:
+    """Open so many files that the limit is reached."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    return len([open(__file__) for _ in range(files)])
