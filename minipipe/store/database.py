@@ -72,7 +72,7 @@ class Database:
         self._unsynced = False
         self._checkpointed = 0  # number of our commits at our last checkpoint
         self._commits = 0
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[tuple[int, int] | None, ...] = ()
         _instances.add(self)
 
     # -- opening and closing ------------------------------------------------------------------------------------------
@@ -102,7 +102,8 @@ class Database:
                 f"the {_forbidden} must not open {self.path}", "it forks, and an open database does not survive a fork"
             )
         with mapped(self.path):
-            stat = os.stat(self.path)
+            os.stat(self.path)
+            before = self._files()
             try:
                 connection = self._configure()
             except sqlite3.OperationalError as error:
@@ -110,7 +111,7 @@ class Database:
                 if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
                     raise
                 connection = self._configure("locking_mode=EXCLUSIVE")
-        self._identity = (stat.st_dev, stat.st_ino)
+        self._identity = (before[0], *self._files()[1:])
         self._synchronous = "FULL"
         self._commits += 1  # SQLite counts anew: what others committed while this was closed (for a fork) must show
         return connection
@@ -137,14 +138,20 @@ class Database:
             self._connection = None
 
     def moved(self) -> bool:
-        """True if the path no longer leads to the file that is open (renamed, deleted, replaced)."""
-        if self._identity is None:
-            return False
-        try:
-            stat = os.stat(self.path)
-        except OSError:
-            return True
-        return (stat.st_dev, stat.st_ino) != self._identity
+        """True if a path no longer leads to the file that is open: the database, or its log or the log's index, was renamed,
+        deleted or replaced. SQLite writes on into a file that nobody else sees, and others begin another beside it."""
+        return any(mine is not None and mine != now for mine, now in zip(self._identity, self._files(), strict=False))
+
+    def _files(self) -> tuple[tuple[int, int] | None, ...]:
+        """Which files stand at the paths of the database, its log and the log's index."""
+        found: list[tuple[int, int] | None] = []
+        for end in ("", "-wal", "-shm"):
+            try:
+                stat = os.stat(f"{self.path}{end}")
+                found.append((stat.st_dev, stat.st_ino))
+            except OSError:
+                found.append(None)
+        return tuple(found)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
