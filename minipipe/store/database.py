@@ -136,6 +136,7 @@ class Database:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
             self._connection = None
+            self._identity = self._identity[:1]  # who closes last takes the log away; the next to open makes another
 
     def moved(self) -> bool:
         """True if a path no longer leads to the file that is open: the database, or its log or the log's index, was renamed,

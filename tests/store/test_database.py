@@ -368,6 +368,21 @@ def test_threads_share_the_connection(store: Store) -> None:
 # -- the file -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_log_that_others_made_anew_after_a_close_is_no_move(store: Store) -> None:
+    database = store.database
+    database.rows("SELECT 1")
+    assert not database.moved()
+    database.close()
+    other = Store.open(store.path, create=False)
+    other.database.rows("SELECT 1")
+    assert not database.moved()
+    database.rows("SELECT 1")
+    assert not database.moved()
+    os.unlink(f"{database.path}-wal")
+    assert database.moved()
+    other.close()
+
+
 def test_a_moved_store_is_noticed(store: Store) -> None:
     put(store, "before")
     assert not store.database.moved()
