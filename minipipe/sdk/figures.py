@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,15 +134,27 @@ def bars(
     data_args: Mapping[str, Any] | None,
     extra: Mapping[str, Any] | None,
 ) -> Figure:
-    """Bars: one trace per row of `values`."""
+    """Bars: one trace per row of `values`; what ``numpy.histogram`` gives (heights, edges) is bars between the edges."""
     names = plain(labels) or []
     data = []
+    heights, edges = _histogram(values)
+    if edges is not None:
+        values, xlabels = heights, xlabels or [(a + b) / 2 for a, b in itertools.pairwise(edges)]
     for number, row in enumerate(grid(values, "the values of a histogram")):
         name = names[number] if number < len(names) else (series if number == 0 else f"{series} {number}")
         x = plain(xlabels) if xlabels is not None else list(range(len(row)))
         data.append({"type": "bar", "name": name, "x": x, "y": row, **(plain(data_args) if data_args else {})})
     layout = _layout(title, None, extra, xaxis=_axis(xaxis), yaxis=_axis(yaxis), barmode=mode or "group", bargap=0.08)
     return {"data": data, "layout": layout}
+
+
+def _histogram(values: Any) -> tuple[Any, list[Any] | None]:
+    """(heights, edges) if that is what the values are: a pair of rows, the second longer by one; else (values, None)."""
+    if isinstance(values, (list, tuple)) and len(values) == 2:
+        heights, edges = plain(values[0]), plain(values[1])
+        if isinstance(heights, list) and isinstance(edges, list) and len(edges) == len(heights) + 1:
+            return heights, edges
+    return values, None
 
 
 def lines(

@@ -90,7 +90,7 @@ class Reports:
 
         Args:
             title, series: where it belongs.
-            values: heights; rows of them for several groups.
+            values: heights; rows of them for several groups; or what ``numpy.histogram`` gives.
             iteration: default 0.
             labels: name of each row.
             xlabels: text under each bar.

@@ -102,6 +102,14 @@ def test_a_line_plot_has_several_lines_and_one_name(task: Task, log: Logger, hom
     assert figure["layout"]["height"] == 3 and "below" in figure["layout"]["title"]["text"]
 
 
+def test_what_numpy_counts_is_bars_between_its_edges(task: Task, log: Logger, home: Store) -> None:
+    log.report_histogram("t", "s", ([3, 1], [0.0, 1.0, 2.0]))
+
+    (plot,) = plots.of_task(home, task.row_id)
+    (bars,) = plots.figure(home, plot)["data"]
+    assert (bars["x"], bars["y"]) == ([0.5, 1.5], [3, 1])
+
+
 def test_several_rows_of_a_histogram_are_several_groups(task: Task, log: Logger, home: Store) -> None:
     log.report_histogram("t", "s", [[1, 2], [3, 4]], labels=["one"], mode="stack", data_args={"orientation": "h"})
     figure = plots.figure(home, only(task, home))
