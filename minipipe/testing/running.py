@@ -155,6 +155,8 @@ class Runner:
         except SystemExit as stop:
             return _Ended(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
         except Exception as error:
+            if not isinstance(error, errors.WorkFailed):  # a step's own words stand in its log
+                sys.stderr.write(script.traceback_text(error))
             return _ended_by(error)
 
 

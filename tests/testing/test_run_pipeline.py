@@ -122,6 +122,16 @@ def test_a_failing_run_is_returned_with_its_step_and_its_words(run_pipeline: Any
     assert "return x / by" in run.told() and "divide  1      -" in run.told()
 
 
+def test_logic_that_raises_is_a_failed_run_that_says_where(run_pipeline: Any) -> None:
+    @PipelineDecorator.pipeline(name="raises", project="p", version="1.0.0")
+    def raises() -> None:
+        raise KeyError("in the logic")
+
+    run = run_pipeline(raises).assert_failed(match="KeyError: 'in the logic'")
+
+    assert 'raise KeyError("in the logic")' in run.told() and run.steps == {} and isinstance(run.error, KeyError)
+
+
 @pytest.mark.parametrize("mode", ["inline", "local"])
 def test_a_decorated_pipeline_is_called_and_its_steps_retried(run_pipeline: Any, tmp_path: Path, mode: str) -> None:
     run = getattr(run_pipeline, mode)(lucky, path=str(tmp_path / "tries")).assert_completed()
@@ -171,6 +181,45 @@ def test_templates_are_registered_copied_and_run_here(run_pipeline: Any, script:
 
     assert registered.ok and registered.status == "created" and "running with" not in registered.console
     assert run.steps["one"].artifacts["out"].get() == 42 and "running with {'a': 21}" in run.steps["one"].console
+
+
+def test_a_controller_script_that_queues_and_waits_finds_its_tasks_done(run_pipeline: Any, script: Any) -> None:
+    template = script(
+        name="template.py",
+        text="from clearml import Task\ntask = Task.init('p', 'template')\nfound = task.connect({'a': 1})\n"
+        "task.execute_remotely()\ntask.get_logger().report_single_value('score', found['a'] * 1.5)\n",
+    )
+    search = script(
+        name="search.py",
+        text="from clearml import Task\nTask.init('p', 'search')\nbase = Task.get_task(project_name='p', task_name='template')\n"
+        "made = [Task.clone(base, name=f'copy {a}') for a in range(3)]\n"
+        "for a, task in enumerate(made):\n    task.set_parameters({'General/a': a})\n    Task.enqueue(task, queue_name='default')\n"
+        "for task in made:\n    task.wait_for_status()\n"
+        "print('best', max(task.get_reported_single_value('score') for task in made))\n",
+    )
+    run_pipeline(template)
+
+    run = run_pipeline(search)
+
+    assert run.ok and "best 3.0" in run.console and [task.name for task in run.tasks] == ["search", "copy 0", "copy 1", "copy 2"]
+
+
+def test_threads_of_the_logic_may_call_steps(run_pipeline: Any) -> None:
+    @PipelineDecorator.component(return_values=["x"])
+    def double(n: int) -> int:
+        return 2 * n
+
+    @PipelineDecorator.pipeline(name="threads", project="p", version="1.0.0")
+    def threads() -> list[int]:
+        found: list[int] = []
+        crew = [threading.Thread(target=lambda n=n: found.append(int(double(n)))) for n in range(4)]  # type: ignore[misc]
+        for each in crew:
+            each.start()
+        for each in crew:
+            each.join()
+        return sorted(found)
+
+    assert run_pipeline(threads).assert_completed().value == [0, 2, 4, 6]
 
 
 def test_a_task_of_its_own_is_what_a_script_without_pipeline_leaves(run_pipeline: Any, script: Any) -> None:
