@@ -280,6 +280,7 @@ def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Resul
             result = run_script(spec["entry"])
         else:
             result = run_function(store, spec, payloads)
+            context.end()
         result.head["code_changed"] = changed
         return result
     except BaseException as error:

@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -62,10 +63,27 @@ def entry(store: Store, key: str) -> Iterator[Path]:
         folder.mkdir(mode=0o700, exist_ok=True)
     held = locks.hold(home / f"{folder.name}.lock")
     try:
+        os.utime(folder)  # for `prune`: when it was used last
         yield folder
     finally:
         if held is not None:
             held.release()
+
+
+limit = 0  # of entries that this process leaves in the cache; 0 for any number
+
+
+def prune(store: Store) -> None:
+    """Remove the entries that were used longest ago until `limit` are left; what some process uses stays."""
+    home = store.path / FOLDER
+    if limit <= 0 or not home.is_dir():
+        return
+    folders = [each for each in home.iterdir() if each.is_dir() and re.fullmatch("[0-9a-f]{32}", each.name)]
+    for folder in sorted(folders, key=lambda each: each.stat().st_mtime_ns, reverse=True)[limit:]:
+        held = locks.hold(home / f"{folder.name}.lock", wait=False)
+        if held is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            held.release(unlink=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import needs, parting, script, session, task_needs
+from minipipe.sdk import git_facts, needs, parting, script, session, task_needs, task_registered
 from minipipe.sdk.auto import connection
 from minipipe.store import attempts, edits, environments, records, tasks
 from minipipe.store.attempts import Outcome
@@ -122,6 +122,8 @@ def begin(
     head = f"minipipe: {lease.uid} attempt {lease.attempt} token {lease.token[:8]}\n"
     _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), head)
     _hook()
+    if "commit" in entry:
+        git_facts.ask(store, lease.task, Path(entry["file"]).parent)
     return _main
 
 
@@ -174,6 +176,8 @@ def close(status: str | None = None, reason: str = "") -> None:
     if main is None or main.ended or main.pid != os.getpid():
         return
     main.ended = True
+    task_registered.settle()
+    git_facts.settle(main.current.store, main.current.row_id)
     for restore in main.streams:
         restore()
     lease = main.current.lease
@@ -200,6 +204,7 @@ def leave() -> None:
     """
     main = _main
     assert main is not None
+    git_facts.settle(main.current.store, main.current.row_id)
     let_go(main.current.uid)
     edits.reset(main.current.store, main.current.row_id, force=True)
     context.set_running(None)

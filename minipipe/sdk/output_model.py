@@ -15,7 +15,7 @@ from minipipe import errors
 from minipipe.sdk import notice
 from minipipe.sdk.frameworks import framework_of
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config, store_of, url_of
-from minipipe.store import blobs, edits, models, records
+from minipipe.store import blobs, edits, models, recorded, records
 
 
 class OutputModel(ModelBase):
@@ -218,7 +218,7 @@ class OutputModel(ModelBase):
         """
         found = check_labels(labels)
         self._plan_or_change(labels=found)
-        edits.set_setting(self._store, self._task_row, "labels", found)
+        recorded.set_setting(self._store, self._task_row, "labels", found)
         return True
 
     # -- weights ------------------------------------------------------------------------------------------------------

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import context, errors
-from minipipe.sdk import capture
+from minipipe.sdk import capture, git_facts
 
 
 def project_name() -> str:
     """What a project is called if nobody says: as the repository that holds the script, else as the script's folder."""
     folder = capture.import_root().absolute()
-    for each in (folder, *folder.parents):
-        if (each / ".git").exists():
-            return each.name or "examples"
-    return folder.name or "examples"
+    return (git_facts.root_of(folder) or folder).name or "examples"
 
 
 def capture_script(what: str) -> dict[str, Any]:
@@ -46,5 +43,6 @@ def capture_script(what: str) -> dict[str, Any]:
         "cwd": os.getcwd(),
         "roots": [str(capture.import_root())],
         "imports": capture.own_imports(),
+        **git_facts.facts(file.parent),
         **context.first_imports(),
     }

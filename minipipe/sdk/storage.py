@@ -13,6 +13,7 @@ What cannot be reached is None and one line on stderr.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import posixpath
 import re
@@ -20,7 +21,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from minipipe import errors, settings
@@ -252,6 +253,83 @@ class StorageManager:
         return (session.open_store().path / "files").as_uri()
 
     @classmethod
+    def get_stream(cls, remote_url: str, chunk_size: int | None = None) -> Iterator[bytes] | None:
+        """The content of a URL in pieces.
+
+        Args:
+            remote_url: as for `get_local_copy`; archives stay as they are.
+            chunk_size: bytes of a piece; default 1 MiB.
+
+        Returns:
+            None, after one line on stderr, if it cannot be reached or is a folder.
+
+        Raises:
+            NotSupported: as `get_local_copy`.
+        """
+        try:
+            path = local_copy(str(remote_url), False)
+            if path.is_dir():
+                raise errors.NotFound(f"cannot read {shown(str(remote_url))}", "it is a folder")
+        except errors.NotFound as error:
+            tell(error)
+            return None
+        return _pieces(path, max(1, int(chunk_size or 1 << 20)))
+
+    @classmethod
+    def get_metadata(cls, remote_url: str, return_full_path: bool = False, read_hash: bool = False) -> dict[str, Any] | None:
+        """``name`` and ``size`` (bytes, None if its server does not say) of what a URL names.
+
+        Args:
+            remote_url: as for `get_local_copy`; nothing is downloaded.
+            return_full_path: the name is the whole URL.
+            read_hash: also ``hash``, the SHA-256 of a file that is at hand (of the web no server says one).
+
+        Returns:
+            None, after one line on stderr, if it cannot be reached.
+        """
+        url = str(remote_url)
+        try:
+            size = _size(url)
+            path = None if _mapped(url) is None and _scheme(url) in _WEB else local_copy(url, False)
+        except errors.NotFound as error:
+            tell(error)
+            return None
+        name = path.name if path is not None else download.file_name(urlsplit(url).path)
+        found: dict[str, Any] = {"size": None if size is None or size < 0 else size, "name": url if return_full_path else name}
+        if read_hash and path is not None and path.is_file():
+            with open(path, "rb") as file:
+                found["hash"] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+    @classmethod
+    def set_cache_file_limit(cls, cache_file_limit: int, cache_context: str | None = None) -> int:
+        """Keep at most so many downloads, those used last; what goes is fetched again when it is asked for.
+
+        Args:
+            cache_file_limit: a number of downloads; 0 for any.
+            cache_context: accepted; there is one cache.
+
+        Returns:
+            The limit.
+        """
+        download.limit = max(0, int(cache_file_limit))
+        download.prune(session.open_store())
+        return download.limit
+
+    @classmethod
+    def storage_helper(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refused.
+
+        Raises:
+            NotSupported: always.
+        """
+        raise errors.NotSupported(
+            "StorageManager.storage_helper is not offered by minipipe",
+            "there are no drivers to choose from",
+            "the methods of StorageManager",
+        )
+
+    @classmethod
     def set_report_download_chunk_size(cls, chunk_size_mb: int) -> None:
         """Accepted, without effect."""
         notice.recorded("StorageManager.set_report_download_chunk_size", "progress follows the time")
@@ -285,7 +363,15 @@ def local_copy(url: str, extract: bool = True, name: str | None = None, force: b
         raise _refused(url, "read", f"download it first and pass the path, or map its prefix with {MAP_VARIABLE}")
     with download.entry(session.open_store(), f"{url}\n{name or ''}") as folder:
         path = download.fetch(folder, url, name, force)
-        return archive.unpack_beside(path) if extract else path
+        found = archive.unpack_beside(path) if extract else path
+    download.prune(session.open_store())
+    return found
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while piece := file.read(size):
+            yield piece
 
 
 def tell(error: errors.NotFound, silent: bool = False) -> None:

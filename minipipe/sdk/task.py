@@ -11,18 +11,34 @@ from minipipe import states
 from minipipe.sdk import display, inline, logger, session
 from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
+from minipipe.sdk.task_data import TaskData
 from minipipe.sdk.task_facts import TaskFacts
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_models import TaskModels
 from minipipe.sdk.task_needs import TaskNeeds
 from minipipe.sdk.task_parameters import TaskParameters
 from minipipe.sdk.task_recorded import TaskRecorded
+from minipipe.sdk.task_registered import TaskRegistered
 from minipipe.sdk.task_reported import TaskReported
 from minipipe.sdk.task_search import TaskSearch
+from minipipe.sdk.task_steering import TaskSteering
 from minipipe.store import formats, records
 
 
-class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskReported, TaskModels, TaskNeeds, TaskRecorded):
+class Task(
+    TaskLife,
+    TaskCreate,
+    TaskSearch,
+    TaskData,
+    TaskFacts,
+    TaskParameters,
+    TaskReported,
+    TaskModels,
+    TaskRegistered,
+    TaskNeeds,
+    TaskRecorded,
+    TaskSteering,
+):
     """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 
     Facts are read when asked for, so a `Task` object never goes stale.
@@ -85,10 +101,12 @@ class Task(TaskLife, TaskCreate, TaskSearch, TaskFacts, TaskParameters, TaskRepo
             True.
 
         Raises:
-            ValueError: `auto_pickle` is False and the value could only be pickled; a Path that does not exist.
+            ValueError: `auto_pickle` is False and the value could only be pickled; a Path that does not exist; a registered frame has
+                the name.
             CannotTravel: the value lives in one process.
             AttemptLost: this attempt does not own its task any more.
         """
+        self._refuse_registered(str(name))
         wish = formats.Wish(extension_name or "", serialization_function, auto_pickle is not False, sort_keys)
         texts = {str(key): str(item) for key, item in (metadata or {}).items()}
         shown = None if preview is None else str(preview)

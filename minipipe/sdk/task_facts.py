@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minipipe import errors, states
-from minipipe.sdk import notice, session
+from minipipe.sdk import git_facts, notice, session
 from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, records, search
 
@@ -197,14 +197,26 @@ class TaskFacts(TaskBase):
         return self.store.path / "cache" / self.id
 
     def get_script(self) -> dict[str, str | None]:
-        """What it runs: ``working_dir``, ``entry_point``, ``branch``, ``repository`` (ClearML's keys)."""
-        entry = edits.facts(self.store, self.row_id)
+        """What it runs: ``working_dir``, ``entry_point``, ``branch``, ``repository`` (ClearML's keys), and, where the code is in a git
+        repository, ``commit`` and ``diff`` (what was not committed)."""
+        found = self._script()
+        extra = {key: found[key] for key in ("commit", "diff") if found[key]}
+        return {**{key: found[key] for key in ("working_dir", "entry_point", "branch", "repository")}, **extra}
+
+    def _script(self) -> dict[str, str | None]:
+        """Facts of its code: what was pinned is what runs, else as the script was found."""
+        git_facts.settle(self.store, self.row_id)
+        entry, settings = edits.facts(self.store, self.row_id), records.settings_of(self.store, self.row_id)
         function = f"{entry['module']}:{entry['qualname']}" if "module" in entry else None
+        code = entry.get("pinned") or {**entry, "url": entry.get("repository"), "patch": entry.get("diff")}
         return {
-            "working_dir": entry.get("cwd"),
+            "working_dir": code.get("working_dir") or entry.get("cwd"),
             "entry_point": entry.get("file") or function,
-            "branch": entry.get("branch"),
-            "repository": entry.get("repository"),
+            "binary": settings.get("binary"),
+            "branch": code.get("branch"),
+            "repository": code.get("url"),
+            "commit": code.get("commit"),
+            "diff": code.get("patch"),
         }
 
     def get_output_log_web_page(self) -> str:

@@ -12,7 +12,7 @@ from minipipe.sdk.model import ModelsList
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config
 from minipipe.sdk.output_model import OutputModel
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, records
+from minipipe.store import edits, recorded, records
 from minipipe.store import models as stored_models
 
 _CONFIG = "General"  # ClearML's name of the model configuration among the configuration objects
@@ -171,7 +171,7 @@ class TaskModels(TaskBase):
 
         Transaction effect: one durable commit.
         """
-        edits.set_setting(self.store, self.row_id, "labels", check_labels(enumeration or {}))
+        recorded.set_setting(self.store, self.row_id, "labels", check_labels(enumeration or {}))
 
     def get_labels_enumeration(self) -> dict[str, int]:
         """Label -> number, empty if nothing was stored."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from minipipe.sdk import logger
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, plots, records
+from minipipe.store import plots, recorded, records
 
 
 class TaskReported(TaskBase):
@@ -74,7 +74,7 @@ class TaskReported(TaskBase):
 
         Transaction effect: one durable commit.
         """
-        edits.set_setting(self.store, self.row_id, "first_iteration", int(offset))
+        recorded.set_setting(self.store, self.row_id, "first_iteration", int(offset))
         logger.forget_first_iteration()
         return int(offset)
 

@@ -380,6 +380,11 @@ def _follow(store: Store, connection: sqlite3.Connection, lease: Lease, verdict:
         cache.record(connection, lease.task)
     monitors.mirror(connection, lease.task)
     promote.settle(store, connection, lease.task, verdict.status, now)
+    if verdict.status == states.COMPLETED:
+        connection.execute(
+            "UPDATE task SET status = 'published', updated_at = ? WHERE id = ? AND json_extract(settings, '$.publish_on_completion')",
+            (now, lease.task),
+        )
 
 
 def aborted(store: Store, worker_id: int) -> dict[int, float | None]:

@@ -20,7 +20,12 @@ from minipipe.store.home import Store
 EDITABLE = frozenset({states.CREATED, states.PENDING, states.IN_PROGRESS})
 
 
-def _row(connection: sqlite3.Connection, task_id: int) -> sqlite3.Row:
+def row_of(connection: sqlite3.Connection, task_id: int) -> sqlite3.Row:
+    """The full row of a task.
+
+    Raises:
+        NotFound: it was deleted.
+    """
     row = connection.execute("SELECT * FROM task WHERE id = ?", (task_id,)).fetchone()
     if row is None:
         raise errors.NotFound("the task was deleted")
@@ -29,7 +34,7 @@ def _row(connection: sqlite3.Connection, task_id: int) -> sqlite3.Row:
 
 
 def _editable(connection: sqlite3.Connection, task_id: int) -> None:
-    row = _row(connection, task_id)
+    row = row_of(connection, task_id)
     if row["status"] not in EDITABLE:
         raise errors.IllegalMove(
             f"task {row['uid'][:8]} is {row['status']}: its parameters cannot change",
@@ -93,7 +98,7 @@ def forget_overrides(store: Store, task_id: int, places: Sequence[tuple[str, str
     if not places:
         return
     with store.database.write() as connection:
-        row = _row(connection, task_id)
+        row = row_of(connection, task_id)
         for section, name in places:
             for table in ("placeholder", "parameter"):
                 connection.execute(
@@ -153,7 +158,7 @@ def move(store: Store, task_id: int, status: str, reason: str = "", force: bool 
     """
     now = time.time()
     with store.database.write() as connection:
-        row = _row(connection, task_id)
+        row = row_of(connection, task_id)
         old = row["status"]
         if old == status:
             return
@@ -174,7 +179,7 @@ def start(store: Store, task_id: int, worker_id: int, force: bool = False) -> Le
     """Begin a task in this very process (`Task.init`, ``mark_started``). Transaction effect: one durable commit."""
     if force:
         with store.database.write() as connection:
-            row = _row(connection, task_id)
+            row = row_of(connection, task_id)
             if row["status"] in (states.COMPLETED, states.FAILED, states.QUEUED):
                 _to_draft(connection, task_id, keep_results=True)
     return attempts.start_here(store, task_id, worker_id)
@@ -189,7 +194,7 @@ def reset(store: Store, task_id: int, force: bool = False) -> None:
     Transaction effect: one durable commit.
     """
     with store.database.write() as connection:
-        row = _row(connection, task_id)
+        row = row_of(connection, task_id)
         if row["status"] == states.PUBLISHED or (row["status"] == states.IN_PROGRESS and not force):
             raise errors.IllegalMove(f"task {row['uid'][:8]} is {row['status']} and cannot be reset")
         _to_draft(connection, task_id, keep_results=False)
@@ -212,7 +217,7 @@ def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
     Transaction effect: one durable commit.
     """
     with store.database.write() as connection:
-        row = _row(connection, task_id)
+        row = row_of(connection, task_id)
         if row["status"] in (states.PUBLISHED, states.IN_PROGRESS):
             raise errors.IllegalMove(f"task {row['uid'][:8]} is {row['status']} and cannot begin again")
         _to_draft(connection, task_id, keep_results=not forget)
@@ -228,7 +233,7 @@ def renew(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
 
 def _to_draft(connection: sqlite3.Connection, task_id: int, keep_results: bool) -> None:
     now = time.time()
-    row = _row(connection, task_id)
+    row = row_of(connection, task_id)
     if row["status"] == states.SKIPPED or states.CREATED in states.MOVES[row["status"]][0]:
         connection.execute(
             "UPDATE task SET status = 'created', reason = '', worker_id = NULL, token = NULL, ended_at = NULL, error = NULL,"
@@ -256,7 +261,7 @@ def become_run(store: Store, task_id: int, new: tasks.NewTask) -> tasks.Submitte
     Transaction effect: one durable commit.
     """
     with store.database.write() as connection:
-        row = _row(connection, task_id)
+        row = row_of(connection, task_id)
         run_name = row["run_name"] or names.unused(connection)
         if new.queue is not None:
             connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), time.time()))
@@ -322,11 +327,11 @@ def set_parent(store: Store, task_id: int, parent_id: int | None) -> None:
     Transaction effect: one durable commit.
     """
     with store.database.write() as connection:
-        row, above = _row(connection, task_id), parent_id
+        row, above = row_of(connection, task_id), parent_id
         while above is not None:
             if above == task_id:
                 raise errors.UsageError(f"task {row['uid'][:8]} cannot be its own parent", "the parent is below it")
-            above = _row(connection, above)["parent_id"]
+            above = row_of(connection, above)["parent_id"]
         # What the views count by parent and status moves with it.
         for scope, count in ((row["parent_id"], -1), (parent_id, 1)):
             connection.execute(
@@ -380,7 +385,7 @@ def clone(
     """
     now, uid = time.time(), fresh_id()
     with store.database.write() as connection:
-        source = _row(connection, source_id)
+        source = row_of(connection, source_id)
         if project is not None:
             connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), project))
         run_name = names.unused(connection) if source["run_name"] is not None else None
@@ -481,19 +486,11 @@ def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str,
     """
     with store.database.write() as connection:
         _editable(connection, task_id)
-        kept = json.loads(_row(connection, task_id)["settings"])
+        kept = json.loads(row_of(connection, task_id)["settings"])
         connection.execute(
             "UPDATE task SET entry = ?, settings = ?, updated_at = ? WHERE id = ?",
             (json.dumps(entry), json.dumps({**kept, **settings}), time.time(), task_id),
         )
-
-
-def set_setting(store: Store, task_id: int, name: str, value: Any) -> None:
-    """Record an argument of a task, in any status; None forgets it. Transaction effect: one durable commit."""
-    with store.database.write() as connection:
-        found = json.loads(_row(connection, task_id)["settings"])
-        found = {**found, name: value} if value is not None else {key: item for key, item in found.items() if key != name}
-        connection.execute("UPDATE task SET settings = ?, updated_at = ? WHERE id = ?", (json.dumps(found), time.time(), task_id))
 
 
 def facts(store: Store, task_id: int) -> dict[str, Any]:

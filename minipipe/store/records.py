@@ -113,6 +113,15 @@ def artifact_row(store: Store, task_id: int, name: str, role: str = "output") ->
     )
 
 
+def outputs_of(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """Artifacts of a task in ClearML's words: key, type, mode, uri, content_size, timestamp (seconds since 1970)."""
+    return store.database.rows(
+        "SELECT name AS key, type, 'output' AS mode, 'minipipe://' || digest AS uri, size AS content_size, created_at AS timestamp"
+        " FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY id",
+        (task_id,),
+    )
+
+
 def row_of_digest(store: Store, digest: str) -> dict[str, Any] | None:
     """A row for bytes that an artifact, a model or a plot has, as that of an artifact; None if none has them."""
     row = store.database.row("SELECT * FROM artifact WHERE digest = ? AND role = 'output' ORDER BY id DESC LIMIT 1", (digest,))

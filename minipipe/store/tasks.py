@@ -529,7 +529,7 @@ def abort(
             for row in rows:
                 if row["status"] == states.IN_PROGRESS:
                     connection.execute(
-                        "UPDATE task SET abort_requested = 1, abort_grace_s = ?, reason = ? WHERE id = ?",
+                        "UPDATE task SET abort_requested = 1, abort_grace_s = coalesce(?, abort_grace_s), reason = ? WHERE id = ?",
                         (grace_s, reason, row["id"]),
                     )
                 elif row["status"] in (states.CREATED, states.PENDING, states.QUEUED):

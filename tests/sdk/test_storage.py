@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -1015,3 +1016,39 @@ def test_an_artifact_is_downloaded_under_its_name(home: Store, tmp_path: Path) -
     url = put(home, "x", "text").url
 
     assert StorageManager.download_file(url, str(tmp_path / "to")) == str(tmp_path / "to/x.txt")
+
+
+# -- pieces, facts, the size of the cache -------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_content_in_pieces(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(b"abcdefg")
+    pieces = StorageManager.get_stream(path.as_uri(), chunk_size=3)
+    assert pieces is not None and list(pieces) == [b"abc", b"def", b"g"]
+    assert StorageManager.get_stream(str(tmp_path)) is None and "it is a folder" in capsys.readouterr().err
+    assert StorageManager.get_stream(str(tmp_path / "no")) is None
+    with pytest.raises(NotSupported, match="s3"):
+        StorageManager.get_stream("s3://bucket/x")
+
+
+def test_metadata_are_name_size_and_on_request_the_hash(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(b"abc")
+    assert StorageManager.get_metadata(str(path)) == {"name": "data.bin", "size": 3}
+    found = StorageManager.get_metadata(path.as_uri(), return_full_path=True, read_hash=True)
+    assert found == {"name": path.as_uri(), "size": 3, "hash": hashlib.sha256(b"abc").hexdigest()}
+    assert StorageManager.get_metadata(str(tmp_path / "no")) is None
+
+
+def test_only_so_many_downloads_are_kept_as_were_asked_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "limit", 0)
+    for number in range(4):
+        with download.entry(store, f"http://host/{number}") as folder:
+            (folder / "kept").write_text(str(number))
+            os.utime(folder, (number, number))
+    with download.entry(store, "http://host/used") as used:
+        os.utime(used, (0, 0))
+        assert StorageManager.set_cache_file_limit(2) == 2
+        kept = {(folder / "kept").read_text() for folder in (store.path / "downloads").glob("*/") if (folder / "kept").exists()}
+        assert kept == {"2", "3"} and used.exists(), "what is in use stays"
