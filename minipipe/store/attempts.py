@@ -103,7 +103,7 @@ UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, att
        SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
           AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
         ORDER BY priority DESC, ticket, id LIMIT 1)
-RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, nested, session, private, environment"""
+RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, run_name, session, private, environment"""
 _CLAIM_PUBLIC = _CLAIM.format(whose="private = 0 AND queue = :queue")
 _CLAIM_SESSION = _CLAIM.format(
     whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))"
@@ -150,7 +150,7 @@ def claim(
 
 def _as_claim(connection: sqlite3.Connection, row: sqlite3.Row) -> Claim:
     run = row["uid"]
-    if row["parent_id"] is not None and not row["nested"]:
+    if row["parent_id"] is not None and row["run_name"] is None:  # a run under another one, or under a search, is its own
         run = connection.execute("SELECT uid FROM task WHERE id = ?", (row["parent_id"],)).fetchone()[0]
     return Claim(
         Lease(row["id"], row["uid"], row["attempt"], row["token"]),

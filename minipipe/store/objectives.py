@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from minipipe.store.home import Store
 
-# A cached task shows the metrics of its original; a step that was tried again those of its last attempt only.
+# A cached task shows the metrics of its original; a step that was tried again those of its last attempt and what others reported on it.
 _POINTS = (
     " FROM task t JOIN task s ON s.id = coalesce(t.cached_from, t.id)"
-    " JOIN metric m ON m.task_id = s.id AND (m.attempt = s.attempt OR s.parent_id IS NULL)"
+    " JOIN metric m ON m.task_id = s.id AND (m.attempt IN (0, s.attempt) OR s.parent_id IS NULL)"
 )
 
 

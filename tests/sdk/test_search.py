@@ -124,6 +124,40 @@ def test_the_example_searches(tmp_path: Path) -> None:
     assert "best so far" in done.out and done.err.count("completed fit a line") == 6
 
 
+PIPELINE = """
+from minipipe import PipelineDecorator
+@PipelineDecorator.component(return_values=["loss"])
+def square(x):
+    return (x - 3) ** 2
+@PipelineDecorator.pipeline(name="p", project="tests", version="1.0")
+def flow(x: float = 1.0):
+    PipelineDecorator.get_logger().report_scalar("t", "s", float(square(x)), 0)
+flow()
+"""
+SERVICE = """
+from minipipe import DiscreteParameterRange, GridSearch, HyperParameterOptimizer, PipelineController, Task
+task = Task.init("tests", "search", "optimizer")
+base = PipelineController.get(pipeline_name="p", pipeline_project="tests")
+ranges = [DiscreteParameterRange("Args/x", [1.0, 2.5, 4.0])]
+search = HyperParameterOptimizer(base.id, ranges, "t", "s", "min", optimizer_class=GridSearch, execution_queue="services")
+task.execute_remotely("services")
+search.start()
+search.wait()
+print("best", [one.get_parameters()["Args/x"] for one in search.get_top_experiments(1)])
+"""
+
+
+def test_a_pipeline_is_searched_by_a_service_of_a_worker_with_one_slot(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    (tmp_path / "search.py").write_text(SERVICE)
+    python(tmp_path, "-m", "minipipe", "run", "pipeline.py")
+    done = python(tmp_path, "-m", "minipipe", "run", "-j", "1", "--logs", "search.py")
+
+    assert "best ['2.5']" in done.out + done.err
+    again = python(tmp_path, "-m", "minipipe", "run", "-j", "1", "--logs", "search.py")
+    assert "best ['2.5']" in again.out + again.err  # the task is reused, and belongs to this command, too
+
+
 # -- in this process ----------------------------------------------------------------------------------------------------
 
 
