@@ -87,6 +87,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 _NORMAL = (
+    (re.compile(r", git [0-9a-f]{7}( \(dirty\))?"), ""),  # only where the example lies in a checkout
+    (re.compile(r"\bpython \d+\.\d+\.\d+\b"), "PYTHON"),
     (re.compile(r"\b[0-9a-f]{8}\b"), "ID"),
     (re.compile(rf"\b({'|'.join(names._FIRST)})-({'|'.join(names._SECOND)})\b"), "NAME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "DATE"),

@@ -255,6 +255,8 @@ def _env(store: Store, out: Output, task: sqlite3.Row) -> None:
     if out.json:
         output.print_json({"id": task["uid"], "environment": facts}, line=out.format == "jsonl")
         return
+    if out.format == "table" and "patch" in facts:
+        facts["patch"] = f"{facts['patch'].count(chr(10))} lines, in --json"
     rows = [(key, " ".join(map(str, value)) if isinstance(value, list) else value) for key, value in facts.items()]
     output.print_table(rows, ("NAME", "VALUE"), out.format)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def capture_script(what: str) -> dict[str, Any]:
         "cwd": os.getcwd(),
         "roots": [str(capture.import_root())],
         "imports": capture.own_imports(),
+        "python": platform.python_version(),
         **git_facts.facts(file.parent),
         **context.first_imports(),
     }

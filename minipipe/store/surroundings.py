@@ -24,16 +24,18 @@ def surroundings_of(store: Store, task_id: int, entry: dict[str, Any]) -> dict[s
         how = f"{made.installer}, {made.duration_s:.1f}s" if made.resolved is not None else "not built yet"
         facts["environment"] = f"{made.digest[:8]}, python {made.requirements.python}, {how}"
         facts["resolved"] = list(made.resolved or ())
+    patch = entry.get("diff", "")
     if pinned := entry.get("pinned"):
-        changed = pinned["patch"].count("\ndiff --git ") + bool(pinned["patch"])
+        patch = pinned["patch"]
         facts["repository"] = pinned["url"]
         facts["commit"] = f"{pinned['commit']}{' (' + pinned['branch'] + ')' if pinned['branch'] else ''}"
-        if changed:
-            facts["changes"] = f"{changed} {'file' if changed == 1 else 'files'} not committed"
-            facts["patch"] = pinned["patch"]
+    if patch:
+        changed = patch.count("\ndiff --git ") + 1
+        facts["changes"] = f"{changed} {'file' if changed == 1 else 'files'} not committed"
+        facts["patch"] = patch
     facts |= {f"container {key}": value for key, value in entry.get("container", {}).items() if value}
     facts |= {f"limit {key}": value for key, value in entry.get("limits", {}).items()}
     return facts
 
 
-_SHOWN_OTHERWISE = frozenset("source files returns imports versions pinned container limits".split())
+_SHOWN_OTHERWISE = frozenset("source files returns imports versions pinned container limits diff".split())
