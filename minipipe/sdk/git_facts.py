@@ -24,8 +24,10 @@ from minipipe.store.home import Store
 MOST_BYTES = 1 << 20
 PATIENCE_S = 10.0
 # A checkout is somebody else's: its configuration must not run programs because we look.
-_DIFF = ("git", "-c", "core.fsmonitor=false", "--no-optional-locks", "diff", "--no-color", "--no-ext-diff", "--no-textconv")
-_DIFF += ("--submodule=short", "HEAD")
+_DIFF = (
+    *("git", "-c", "core.fsmonitor=false", "--no-optional-locks", "diff"),
+    *("--no-color", "--no-ext-diff", "--no-textconv", "--submodule=short", "HEAD"),
+)
 
 
 def root_of(folder: Path) -> Path | None:
