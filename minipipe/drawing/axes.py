@@ -25,12 +25,19 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Pixels of a value."""
+        if self.high == self.low:  # apart by less than a float can tell
+            return (self.start + self.end) / 2
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def drawable(value: float) -> bool:
+    """Whether a value has a place on an axis: finite, and so that the difference of two such values is too."""
+    return abs(value) < 1e300
 
 
 def spread(values: Iterable[float], zero: bool = False) -> tuple[float, float]:
     """The range that an axis shows: that of the finite values, never empty; with 0 if asked for."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [value for value in values if drawable(value)]
     if zero:
         known.append(0.0)
     low, high = min(known, default=0.0), max(known, default=1.0)
@@ -46,6 +53,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     if not math.isfinite(rough) or rough <= 0:
         return []
     power = 10.0 ** math.floor(math.log10(rough))
+    if not power:
+        return []
     step = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [place * step for place in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -88,7 +88,7 @@ def color(place: int) -> str:
 def _line(one: Line, place: int, found: axes.Frame) -> Markup:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in one.points:
-        if not math.isfinite(y) or not math.isfinite(x):
+        if not axes.drawable(x) or not axes.drawable(y):
             runs.append([])
         else:
             runs[-1].append((round(found.x(x), 1), round(found.y(y), 1)))
@@ -122,10 +122,10 @@ def _hovers(drawn: Sequence[Line], found: axes.Frame, most: int) -> Markup | Non
     values: dict[float, list[str]] = {}
     for one in drawn:
         for x, y in one.points:
-            if math.isfinite(x):
+            if axes.drawable(x):
                 values.setdefault(x, []).append(shown.measured(y))
     places = sorted(values.items())
-    every = math.ceil(len(places) / max(1, most))
+    every = max(1, math.ceil(len(places) / max(1, most)))
     wide = (found.x.end - found.x.start) / max(1, math.ceil(len(places) / every))
     # Text of our own numbers alone, without quotes round them: there are many of these in a page.
     columns = [
@@ -167,7 +167,7 @@ def bars(
     for place, (label, found) in enumerate(series):
         shapes = []
         for at, value in enumerate(found):
-            if not math.isfinite(value):
+            if not axes.drawable(value):
                 continue
             zero, top = frame.y(0.0), frame.y(value)
             x = places[at] - wide * len(series) / 2 + place * wide
@@ -189,7 +189,7 @@ def heat(
 ) -> Markup:
     """A matrix, darker for more, first row on top; small ones have their values written in the cells."""
     count = max((len(row) for row in cells), default=0)
-    known = [value for row in cells for value in row if math.isfinite(value)]
+    known = [value for row in cells for value in row if axes.drawable(value)]
     low, high = min(known, default=0.0), max(known, default=1.0)
     named = min(92.0, max((width(name, 11) for name in rows), default=0.0))
     left, top, bottom = named + (26.0 if y_label else 12.0), 8.0, 34.0 + (14.0 if x_label else 0.0)
@@ -200,7 +200,7 @@ def heat(
     drawn: list[Markup] = []
     for r, row in enumerate(cells):
         for c, value in enumerate(row):
-            share = (value - low) / (high - low) if high > low and math.isfinite(value) else 0.0
+            share = (value - low) / (high - low) if high > low and axes.drawable(value) else 0.0
             names = [names[place] if place < len(names) else str(place) for names, place in ((rows, r), (columns, c))]
             x, y = left + c * wide, top + r * tall
             drawn.append(
