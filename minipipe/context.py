@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,17 +58,27 @@ class Running:
 
 
 _running: Running | None = None
+_own = threading.local()  # of threads that run a pipeline of their own
 _from_outside = os.environ.get(VARIABLE, "")
 
 
 def running() -> Running | None:
     """The task that this process executes, None if there is none."""
-    return _running
+    found: Running | None = getattr(_own, "running", _running)
+    return found
+
+
+def separate(value: Running | None) -> None:
+    """From now on this thread executes something of its own: `running` and `set_running` are about this thread alone."""
+    _own.running = value
 
 
 def set_running(value: Running | None) -> None:
     """Say what this process executes from now on; None ends it. Programs that it starts then find it in their environment."""
     global _running
+    if hasattr(_own, "running"):
+        _own.running = value
+        return
     _running = value
     text = _from_outside if value is None else json.dumps({**asdict(value), "home": str(value.home)})
     if text:

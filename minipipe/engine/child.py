@@ -346,6 +346,9 @@ def run_function(store: Store, spec: dict[str, Any], payloads: list[bytes], func
     values = _load_inputs(store, spec, payloads)
     positional, keyword = _arrange(function, values)
     value = function(*positional, **keyword)
+    proxies = sys.modules.get("minipipe.sdk.proxy")  # a step that called components may hand on their lazy results
+    if proxies is not None:
+        value = proxies.resolve(value)
     return _stage(store, spec, payloads, _name_results(value, spec["entry"]["returns"]))
 
 

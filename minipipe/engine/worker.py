@@ -92,6 +92,7 @@ class Worker:
         self.places = Places(store, self.settings, options.slots, say)
         self.host_failures = 0
         self.running: dict[str, _Attempt] = {}
+        self.lent: set[int] = set()  # tasks that only wait for steps of their own: their slots are free
         self.unsaved: list[tuple[Claim, Outcome]] = []
         self.waiting: list[Claim] = []
         self.early: str | None = None  # token of an attempt that runs before its claim is committed
@@ -324,7 +325,10 @@ class Worker:
         return Claimant(self.registration.id, self.options.queues, self.options.session, self.left_alone)
 
     def _free_slots(self) -> int:
-        busy = sum(not one.claim.controller and not one.finished for one in self.running.values())
+        busy = sum(
+            not one.claim.controller and not one.finished and one.claim.lease.task not in self.lent
+            for one in self.running.values()
+        )
         waiting = sum(not claim.controller for claim in (*self.waiting, *self.places.builds.waiting))
         return self.options.slots - busy - waiting
 
@@ -340,6 +344,7 @@ class Worker:
         self.version, self.next_look = version, now + 0.1  # a retry's wait ends without a commit that would wake us
         if self.running or self.places.builds.waiting:
             self._end_aborted()
+            self.lent = attempts.lent(self.store, self.registration.id)
         while not (self.options.once and self.taken):
             step = self._free_slots() > 0
             if not attempts.anything_for(self.store, self._claimant(), step):

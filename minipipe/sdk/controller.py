@@ -6,6 +6,7 @@ references; from there the store and the workers move them.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -221,6 +222,8 @@ class PipelineController(WrittenPipeline):
             if raises or unusable or interrupted:
                 raise
             saying.complain(failure)
+            if _is_worker() and run.lease is None:
+                context.before_end(functools.partial(_raise, failure))  # the script goes on, its task fails all the same
 
     def stop(self, timeout: float | None = None, mark_failed: bool = False, mark_aborted: bool = False) -> None:
         """Stop the steps that still run and skip those that wait.
@@ -387,6 +390,10 @@ class PipelineController(WrittenPipeline):
         found._made = launch.Made(known.row_id, known.id, found._definition)
         found._fetched = True
         return found
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _told_late(

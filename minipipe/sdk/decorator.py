@@ -11,12 +11,13 @@ import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from minipipe import context, errors, limits, states
-from minipipe.sdk import arguments, display, inline, launch, needs, proxy, versions
+from minipipe.sdk import arguments, display, inline, launch, multi, needs, nesting, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, record
 from minipipe.sdk.run import Run
@@ -60,7 +61,17 @@ class PipelineDecorator(RunningPipeline):
     @classmethod
     def get_current_pipeline(cls) -> PipelineDecorator | None:
         """The pipeline whose logic runs here, None if there is none."""
-        return cls._current
+        found: PipelineDecorator | None = getattr(_thread, "pipeline", cls._current)
+        return found
+
+    @classmethod
+    def wait_for_multi_pipelines(cls) -> list[Any]:
+        """Wait for the pipelines that were called with ``multi_instance_support="parallel"``; their results in the order of calls.
+
+        Raises:
+            what the first of them raised that failed, once all have ended.
+        """
+        return multi.wait()
 
     # -- components ---------------------------------------------------------------------------------------------------
 
@@ -217,7 +228,7 @@ class PipelineDecorator(RunningPipeline):
         target_project: str | None = None,
         abort_on_failure: bool = False,
         pipeline_execution_queue: str | None = "services",
-        multi_instance_support: bool = False,
+        multi_instance_support: bool | str = False,
         add_run_number: bool = True,
         args_map: dict[str, list[str]] | None = None,
         start_controller_locally: bool = False,
@@ -252,19 +263,15 @@ class PipelineDecorator(RunningPipeline):
             start_controller_locally: the logic here, the steps on queues.
             retry_on_failure: for steps that say nothing themselves.
             enable_local_imports: False keeps the script's folder out of the steps' import path.
-            multi_instance_support: not offered yet; True raises.
+            multi_instance_support: every call is a run of its own, also on queues: the calling process goes on. "parallel": calls
+                return None at once; `wait_for_multi_pipelines` gives the results.
             packages, repo, repo_branch, repo_commit, working_dir: for steps that say nothing themselves; see `component`.
             pool_frequency, docker, docker_args, docker_bash_setup_script, artifact_serialization_function,
                 artifact_deserialization_function, output_uri, skip_global_imports: recorded.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
-            NotSupported: `multi_instance_support`.
         """
-        if multi_instance_support:
-            raise errors.NotSupported(
-                "pipeline(multi_instance_support=True) is not offered yet", hint="call the pipeline once per script"
-            )
         recorded = record(
             "pipeline",
             {
@@ -312,6 +319,9 @@ class PipelineDecorator(RunningPipeline):
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             @functools.wraps(function)
             def pipeline(*args: P.args, **kwargs: P.kwargs) -> R:
+                if multi_instance_support:
+                    many: R = _start_many(definition, multi_instance_support == "parallel", function, args, kwargs)
+                    return many
                 result: R = _start(definition, function, args, kwargs)
                 return result
 
@@ -337,19 +347,35 @@ def _component(spec: StepSpec) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def component(*args: Any, **kwargs: Any) -> Any:
-        current = PipelineDecorator._current
-        if current is None:
+        run = nesting.run_of_step() or _run_here(spec)
+        if run is None:
             return function(*args, **kwargs)
         values = arguments.bind(signature, args, kwargs, spec.name)
-        if current._live.debug:
+        if run.debug:
             return launch.call_here(spec, args, kwargs)
-        results = current._live.submit(spec, values)
+        results = run.submit(spec, values)
         if not results:
             return None
         return results[0] if len(results) == 1 else results
 
     setattr(component, INNER, function)
     return component
+
+
+def _run_here(spec: StepSpec) -> Run | None:
+    """The run whose logic calls a component.
+
+    Raises:
+        UsageError: several pipelines run here at once, and this thread is of none of them.
+    """
+    current = _thread.pipeline if hasattr(_thread, "pipeline") else PipelineDecorator._current
+    if current is None and (busy := multi.running()):
+        raise errors.UsageError(
+            f"component {spec.name!r} was called in a thread of its own while {busy} pipelines run at once",
+            "nothing says which one is meant",
+            "call it in the thread of the pipeline's function",
+        )
+    return current._live if current is not None else None
 
 
 def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -381,10 +407,6 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _start(definition: launch.Definition, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    if PipelineDecorator._current is not None:
-        raise errors.NotSupported(
-            "a pipeline cannot be called inside a running one yet", hint="call it after the other has ended"
-        )
     signature = _signature(function)
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     place = _place_of(function)
@@ -399,8 +421,11 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
         launch.enqueue(definition, values)
         sys.stdout.flush()
         sys.exit(0)  # nothing after this line runs here (ClearML's rule); the worker runs the script again
+    if definition.call and not launch.is_called(definition):
+        return None  # a worker executes another call of this pipeline, which is a task of its own
     run, values = launch.begin(definition, values, mode, PipelineDecorator._default_queue)
-    PipelineDecorator._current = pipeline = PipelineDecorator(run)
+    pipeline = PipelineDecorator(run)
+    before = _set_current(pipeline)
     if run.callbacks is not None:
         run.callbacks.pipeline = pipeline
     error: BaseException | None = None
@@ -413,8 +438,43 @@ def _start(definition: launch.Definition, function: Callable[..., Any], args: An
         try:
             launch.end(run, definition, result, error)
         finally:
-            PipelineDecorator._current = None
+            _set_current(before)
     return proxy.resolve(result) if not run.debug else result
+
+
+_thread = threading.local()  # threads that run a pipeline of their own have a current pipeline of their own
+
+
+def _set_current(pipeline: PipelineDecorator | None) -> PipelineDecorator | None:
+    """Make a pipeline the current one; gives the one before."""
+    if hasattr(_thread, "pipeline"):
+        before, _thread.pipeline = _thread.pipeline, pipeline
+        return cast("PipelineDecorator | None", before)
+    before, PipelineDecorator._current = PipelineDecorator._current, pipeline
+    return before
+
+
+def _start_many(definition: launch.Definition, parallel: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A call of a pipeline with many instances: a new run each time; in parallel a thread each, and None at once."""
+    definition = replace(definition, call=multi.next_call(definition.key))
+    if PipelineDecorator._mode == "debug":
+        return _start(definition, function, args, kwargs)
+    outer = context.running()
+    if not parallel:
+        try:
+            return _start(definition, function, args, kwargs)
+        except SystemExit as left:
+            if outer is None and left.code in (None, 0):
+                return None  # it was put on a queue
+            raise
+
+    def call() -> Any:
+        context.separate(outer)
+        _thread.pipeline = None
+        return _start(definition, function, args, kwargs)
+
+    multi.start(call, definition.name)
+    return None
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

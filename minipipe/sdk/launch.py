@@ -16,8 +16,8 @@ from minipipe.sdk.capture import import_root
 from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
-from minipipe.sdk.specs import Retry, RunOptions, StepSpec
-from minipipe.store import attempts, edits, records, runs, tasks
+from minipipe.sdk.specs import Caller, Retry, RunOptions, StepSpec
+from minipipe.store import attempts, details, edits, records, resume, runs, tasks
 from minipipe.store.home import Store
 
 SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
@@ -47,6 +47,7 @@ class Definition:
     called: str = "result_{step}_{argument}"  # see `RunOptions`
     needs: Needs = field(default_factory=Needs)
     descriptions: dict[str, str] = field(default_factory=dict)
+    call: int = 0  # number of the call, of a pipeline with many instances
     types: dict[str, Any] = field(default_factory=dict)  # of its arguments: annotations
     places: dict[str, str] = field(default_factory=dict)  # of its arguments: file and line
     usual: dict[str, Any] = field(default_factory=dict)  # of its arguments: defaults
@@ -56,6 +57,11 @@ class Definition:
     def hidden_project(self) -> str:
         """Project of the pipeline's task."""
         return self.own_project or f"{self.project}/.pipelines/{self.name}"
+
+    @property
+    def key(self) -> str:
+        """Tells it from other pipelines of its script, whatever clones of its runs are called."""
+        return f"{self.project}/.pipelines/{self.name}"
 
     def known(self, given: Mapping[str, Any]) -> list[overrides.Known]:
         """Its arguments as its code declares them."""
@@ -75,6 +81,7 @@ class Made:
         main: it is the main task of this process, which is in progress already.
         mode: what its entry says of where the logic runs: "" for a worker, else debug, local or mixed.
         early: it was made while the pipeline was still being written.
+        nested: it is a step of the run that runs here.
     """
 
     id: int
@@ -83,9 +90,11 @@ class Made:
     main: bool = False
     mode: str = ""
     early: bool = False
+    nested: bool = False
 
 
-_active: Run | None = None
+_live: dict[str, Run] = {}  # runs whose logic is in this process, by id
+_calls: dict[tuple[str, str], int] = {}  # how often a pipeline was called in a run: by id of the run, and name
 
 
 def make(definition: Definition, given: dict[str, Any], mode: str = "", settings: bool = True) -> Made:
@@ -95,6 +104,9 @@ def make(definition: Definition, given: dict[str, Any], mode: str = "", settings
     With `settings` False, what ``minipipe run --set`` says is left to `complete`: not all parameters are known yet.
     """
     store, running = session.open_store(), context.running()
+    outer = _outer(store, running, definition)
+    if outer is not None:
+        return _make_nested(store, outer, definition, given, mode)
     if running is not None and running.worker_mode:
         return _running(store, running, definition)
     main = maintask.main_task()
@@ -177,19 +189,12 @@ def begin(
     Returns:
         The run and the arguments that hold: those stored with the run win over those in code.
 
+    A pipeline that is started while another one runs here, or inside a step, is a step of that run.
+
     Raises:
-        NotSupported: a pipeline runs here already, or this is a step.
+        NotSupported: a worker executes a task here that is no pipeline.
     """
-    global _active
-    if _active is not None and _active.ended is None:
-        raise errors.NotSupported(
-            "a pipeline cannot be started inside a running one yet", hint="start it after the other has ended"
-        )
     running = context.running()
-    if running is not None and not running.worker_mode and not _is_main(running):
-        raise errors.NotSupported(
-            "a pipeline cannot be started inside a running one yet", hint="start it after the other has ended"
-        )
     store = session.open_store()
     mode_here = mode if mode != "remote" else "mixed"
     made = made or make(definition, given, mode_here)
@@ -202,36 +207,94 @@ def begin(
         abort_on_failure=definition.abort_on_failure,
         add_pipeline_tags=definition.add_pipeline_tags,
         retry=definition.retry,
-        local=mode != "remote" and (running is None or made.main),
+        local=mode != "remote"
+        and (running is None or made.main or (made.nested and running.private and not running.worker_mode)),
         debug=mode == "debug",
         local_imports=definition.local_imports,
         serialize=definition.serialize,
         deserialize=definition.deserialize,
         called=definition.called,
         needs=definition.needs,
+        roots=_roots_of_step(store, running),
         refresh=tuple(edits.facts(store, made.id).get("refresh", ())),
         own_project=_project_of(store, made.id),
     )
-    if running is not None and running.worker_mode:
-        row = store.database.row("SELECT attempt FROM task WHERE id = ?", (made.id,))
-        run = Run(store, made.id, made.uid, None, options, again=bool(row and row["attempt"] > 1))
+    if running is not None and running.worker_mode and not made.nested:
+        run = Run(store, made.id, made.uid, None, options, again=runs.row_of(store, made.id)["attempt"] > 1)
     else:
         run = _begin_here(store, made, options, mode_here)
-    _active = run
+    _live[run.uid] = run
     run.begin()
     return run, stored
 
 
-def _is_main(running: context.Running) -> bool:
-    main = maintask.main_task()
-    return main is not None and main.current.uid == running.uid
+def _roots_of_step(store: Store, running: context.Running | None) -> tuple[str, ...]:
+    """The folders that the imports of a step start from, for a pipeline that it has started."""
+    if running is None or running.lease is None or running.run == running.uid:
+        return ()
+    return tuple(edits.facts(store, running.lease.task).get("roots", ()))
+
+
+def _outer(store: Store, running: context.Running | None, definition: Definition) -> sqlite3.Row | None:
+    """The run that a pipeline started here is a step of: one whose logic is in this process, or whose step runs here."""
+    if running is None:
+        return None
+    row = details.task_by_uid(store, running.run)
+    if running.run in _live or running.run != running.uid:
+        return row
+    if running.worker_mode and row is not None and row["run_name"] is not None:
+        told = json.loads(row["settings"]).get("pipeline")
+        return None if told in (None, definition.key) else row  # the script starts another pipeline before its own
+    return None
+
+
+def is_called(definition: Definition) -> bool:
+    """False if a worker executes another call of this pipeline here: that one is a task of its own."""
+    running = context.running()
+    if running is None or not running.worker_mode or running.run in _live:
+        return True
+    told = records.settings_of(session.open_store(), runs.id_of(session.open_store(), running.run))
+    return told.get("pipeline") != definition.key or told.get("call") in (None, definition.call)
+
+
+def _make_nested(store: Store, outer: sqlite3.Row, definition: Definition, given: dict[str, Any], mode: str) -> Made:
+    """The run as a step of another one; a run that goes on finds the one that it made before."""
+    running = context.running()
+    assert running is not None
+    step = runs.row_of(store, running.lease.task)["name"] if running.run != running.uid and running.lease is not None else ""
+    wanted = f"{step}_{definition.name}" if step else definition.name
+    while True:
+        number = _calls[outer["uid"], wanted] = _calls.get((outer["uid"], wanted), -1) + 1
+        name = f"{wanted}_{number}" if number else wanted
+        known = runs.step_of(store, outer["id"], name)
+        if known is None or json.loads(known["settings"]).get("pipeline") == definition.key:
+            break
+    if known is not None:
+        resume.revive(store, known["id"])
+        resume.reopen(store, known["id"])
+        return Made(known["id"], known["uid"], definition, mode=mode, nested=True)
+    new = replace(
+        _controller(store, definition, given, here(definition, mode), name),
+        parent_id=outer["id"],
+        nested=True,
+        draft=True,
+        session=running.session,
+        private=running.private,
+        parents=((running.lease.task, "control"),) if step and running.lease is not None else (),
+    )
+    made = tasks.submit(store, new)
+    return Made(made.id, made.uid, definition, mode=mode, nested=True)
 
 
 def _running(store: Store, running: context.Running, definition: Definition) -> Made:
     """Worker mode: this process executes the run's task; its stored arguments override those in code, its end is the run's."""
     row = store.database.row("SELECT id, uid, type FROM task WHERE uid = ?", (running.uid,))
     if row is None or row["type"] != states.TaskTypes.controller:
-        raise errors.NotSupported("a pipeline cannot be started inside a step yet", hint="start it from a script of its own")
+        raise errors.NotSupported(
+            "a pipeline cannot be started in a task that is none",
+            "a worker executes the task here",
+            "enqueue the pipeline's own task",
+        )
     return Made(row["id"], row["uid"], definition)
 
 
@@ -242,9 +305,11 @@ def _take_over(store: Store, main: maintask.MainTask, definition: Definition, gi
         (main.current.row_id,),
     )
     assert row is not None
+    key = definition.key
     definition = replace(definition, name=row["name"], project=row["project"], own_project=row["project"])
     if row["run_name"] is None:
         new = _controller(store, definition, given, here(definition, mode), definition.name)
+        new = replace(new, settings={**new.settings, "pipeline": key})
         edits.become_run(store, main.current.row_id, new)
     return Made(main.current.row_id, main.current.uid, definition, True, mode)
 
@@ -258,11 +323,24 @@ def _begin_here(store: Store, made: Made, options: RunOptions, mode: str) -> Run
         assert lease is not None
     else:
         lease = attempts.start_here(store, made.id, session.registration(store).id)
-    context.set_running(
-        context.Running(store.path, lease, made.uid, made.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), options.local)
-    )
+    run = Run(store, made.id, made.uid, lease, options, again=lease.attempt > 1, caller=_caller(store) if made.nested else None)
+    before = context.running()
+    if made.nested and before is not None:
+        now = replace(before, lease=lease, uid=made.uid, run=made.uid, private=run.private)
+    else:
+        name = os.environ.get(session.SESSION_VARIABLE, "")
+        now = context.Running(store.path, lease, made.uid, made.uid, False, name, options.local)
+    context.set_running(now)
     saying.announce(store, made.id)
-    return Run(store, made.id, made.uid, lease, options, again=lease.attempt > 1)
+    return run
+
+
+def _caller(store: Store) -> Caller | None:
+    """The step that runs here, whose slot is free while it waits for a pipeline that it has started."""
+    running = context.running()
+    if running is None or running.lease is None or running.run == running.uid:
+        return None
+    return Caller(running.lease, "")
 
 
 def here(definition: Definition, mode: str) -> dict[str, Any]:
@@ -299,7 +377,7 @@ def _controller(store: Store, definition: Definition, given: dict[str, Any], ent
         session=os.environ.get(session.SESSION_VARIABLE, ""),
         private=False,
         abort_on_failure=definition.abort_on_failure,
-        settings=definition.recorded,
+        settings={**definition.recorded, "pipeline": definition.key, **({"call": definition.call} if definition.call else {})},
         parameters=tuple(_cells(definition, given)),
         system_tags=("pipeline",),
     )
@@ -371,7 +449,6 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
     Raises:
         RunFailed: a step failed and nothing else was raised, or somebody stopped the run.
     """
-    global _active
     if isinstance(error, SystemExit) and error.code in (None, 0):
         leaving, error = error, None
     else:
@@ -385,10 +462,10 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
     try:
         status = run.finish(error)
     finally:
-        _active = None
+        _live.pop(run.uid, None)
         if run.lease is not None:
             maintask.let_go(run.uid)
-            context.set_running(None)
+            context.set_running(run.before if run.nested else None)
     if aborted:
         raise errors.RunFailed(f"run {run.uid[:8]} was stopped", hint=f"minipipe resume {run.uid[:8]}") from None
     if error is not None:

@@ -21,8 +21,8 @@ from typing import Any
 
 from minipipe import codekey, context, errors, hashing, seeds, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, inline, local, needs, proxy, references, session, task_fields
-from minipipe.sdk.specs import Retry, RunOptions, Step, StepSpec
+from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, needs, proxy, references, session, task_fields
+from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
 from minipipe.store import attempts, placeholders, promote, records, resume, runs, tasks, workers
 from minipipe.store.attempts import Outcome
@@ -40,10 +40,18 @@ class Run:
         lease: this process's right to end it; None in a worker's child, where the child's end is the run's end.
         options: what holds for all steps.
         again: the run was started before: completed steps with equal code and inputs are taken as they are.
+        caller: the step whose process this is; its slot is free while it waits here.
     """
 
     def __init__(
-        self, store: Store, task_id: int, uid: str, lease: context.Lease | None, options: RunOptions, again: bool = False
+        self,
+        store: Store,
+        task_id: int,
+        uid: str,
+        lease: context.Lease | None,
+        options: RunOptions,
+        again: bool = False,
+        caller: Caller | None = None,
     ) -> None:
         self.store = store
         self.id = task_id
@@ -70,7 +78,12 @@ class Run:
         self._guard: threading.Thread | None = None
         current = context.running()
         self.session = current.session if current else os.environ.get(session.SESSION_VARIABLE, "")
-        self.private = options.local
+        self.private = options.local or bool(current and current.private)
+        self.serves = not (current and current.worker_mode)  # a worker's process leaves it to workers to execute steps
+        self.caller = caller
+        self.before = current  # what this process executed before the run began
+        self._lender = lender.Lender(store, caller.lease if caller is not None else None)
+        self._thread = threading.current_thread()
         if self.private and not self.session:
             self.session = local.session()
 
@@ -78,6 +91,11 @@ class Run:
     def debug(self) -> bool:
         """True if components are plain calls here."""
         return self.options.debug
+
+    @property
+    def nested(self) -> bool:
+        """True if it began while this process executed something else."""
+        return self.before is not None and self.before.uid != self.uid
 
     # -- submitting ---------------------------------------------------------------------------------------------------
 
@@ -97,9 +115,14 @@ class Run:
         """
         with self._lock:
             self._check_going()
+            if self.caller is not None and self.caller.name:
+                recorded = {**spec.recorded, "called_by": self.caller.lease.uid}
+                spec = replace(spec, name=f"{self.caller.name}_{spec.name}", recorded=recorded)
             name, number = self._free_name(spec.name)
             given, code = self._pack(spec, name, values)
             controls = frozenset(getattr(self._local, "controls", ()))
+            if self.caller is not None and self.caller.name:
+                controls |= {self.caller.lease.task}
             new = replace(self._new_task(spec, name, given, code, controls), placeholders=placeholders)
             submitted = (resume.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(
                 self.store, new, durable=spec.draft
@@ -158,12 +181,19 @@ class Run:
 
     def _free_name(self, wanted: str) -> tuple[str, int]:
         """``train``, then ``train_1``, ``train_2`` … (ClearML's rule), and the number; names that are taken are left out."""
-        if wanted not in self.steps:
+        if wanted not in self.steps and not self._foreign(wanted):
             return wanted, 0
         number = self._counts.get(wanted, 0) + 1
-        while f"{wanted}_{number}" in self.steps:
+        while f"{wanted}_{number}" in self.steps or self._foreign(f"{wanted}_{number}"):
             number += 1
         return f"{wanted}_{number}", number
+
+    def _foreign(self, name: str) -> bool:
+        """True if a step that this one did not call has that name."""
+        if self.caller is None or not self.caller.name:
+            return False
+        row = runs.step_of(self.store, self.id, name)
+        return row is not None and json.loads(row["settings"]).get("called_by") != self.caller.lease.uid
 
     def _pack(self, spec: StepSpec, name: str, values: dict[str, Any]) -> tuple[arguments.Arguments, capture.Captured]:
         """Arguments and code of a step, ready to be stored."""
@@ -178,6 +208,8 @@ class Run:
     def _new_task(
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
     ) -> tasks.NewTask:
+        if self.options.roots:
+            code = replace(code, entry={**code.entry, "roots": list(dict.fromkeys([*self.options.roots, *code.entry["roots"]]))})
         planned = self._planner.plan(name, spec.needs.over(self.options.needs), code.entry)
         if "packages" not in planned.entry and "pinned" not in planned.entry:
             self._check_imports(name, spec, code.entry)
@@ -302,6 +334,8 @@ class Run:
         """Make sure that somebody will execute the step, or say at once that nobody does."""
         if inline.active():
             return
+        if not self.serves:
+            return
         if self.private:
             local.ensure_worker(self.store, self.session, self.settings.slots)
             return
@@ -375,7 +409,8 @@ class Run:
             found["status"] = row["status"] if row else states.STOPPED
             return (found["status"] in states.ENDED and not (row and row["gate"])) or self.failure is not None
 
-        inline.wait(self.store, done, tick=self.tick)
+        with self._lender.lending():
+            inline.wait(self.store, done, tick=self.tick)
         if self.failure is not None:
             raise self.failure
         return found["status"]
@@ -395,9 +430,11 @@ class Run:
 
     # -- living -------------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Start what has to happen beside the user's code: callbacks, reaping, hearing of an abort."""
+    def begin(self, guard: bool = True) -> None:
+        """Start what has to happen beside the user's code: callbacks and, with a `guard`, reaping and hearing of an abort."""
         self.callbacks = callbacks.Callbacks(self)
+        if not guard:
+            return
         self._guard = threading.Thread(target=self._watch, name="minipipe-run", daemon=True)
         self._guard.start()
 
@@ -411,6 +448,9 @@ class Run:
                 self._check_limit()
                 fresh = self.store.database.data_version()
                 if self.lease is not None and fresh != version and self.aborted():
+                    if self._thread is not threading.main_thread():
+                        self.fail(errors.RunFailed(f"run {self.uid[:8]} was stopped"), "the run was stopped")
+                        return
                     # A real signal: the logic may be in a sleep or a read, which a mere note to the interpreter does not end.
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                     return
@@ -421,7 +461,7 @@ class Run:
     def tick(self) -> None:
         """Once a second while waiting: give back what dead workers held, restart a private worker that died."""
         workers.reap(self.store, self.settings.max_crashes, engine.sweep)
-        if self.private and not inline.active():
+        if self.private and self.serves and not inline.active():
             local.check_worker(self.store, self.session, self.settings.slots)
 
     def aborted(self) -> bool:
@@ -448,7 +488,8 @@ class Run:
         """Wait for all steps; False if the time ran out. In a callback it does not wait: the callback's step is among them."""
         if self.callbacks is not None and self.callbacks.calling == threading.get_ident():
             return self.open_steps() == 0
-        return inline.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
+        with self._lender.lending():
+            return inline.wait(self.store, lambda: self.open_steps() == 0 or self.failure is not None, timeout_s, self.tick)
 
     def finish(self, error: BaseException | None = None) -> str:
         """End the run: wait for its steps (or stop them, after an error), settle its status, commit it.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from minipipe import states
+from minipipe import context, states
 from minipipe.sdk.needs import Needs
 from minipipe.store import tasks
 
@@ -76,6 +76,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """The step whose code calls components.
+
+    Attributes:
+        lease: the attempt that calls.
+        name: of the step; "" for a pipeline that it has started, whose steps have names of their own.
+    """
+
+    lease: context.Lease
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """What holds for all steps of a run."""
 
@@ -93,6 +106,9 @@ class RunOptions:
     serialize: Callable[[Any], bytes | bytearray] | None = None  # of all that is no parameter
     deserialize: Callable[[bytes], Any] | None = None
     called: str = "result_{step}_{argument}"  # the artifact of the run that holds an argument which is no parameter
+    roots: tuple[
+        str, ...
+    ] = ()  # folders that imports start from, before those of this process (a step's process knows no script)
     refresh: tuple[str, ...] = ()  # steps that run although an equal one is stored; * is all
     own_project: str = ""  # where the run's task lives, if not where it would by its name (a main task, a clone)
 

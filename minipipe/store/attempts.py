@@ -98,7 +98,7 @@ class Claim:
 
 _CLAIM = """
 UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, attempt = attempt + 1, started_at = :now,
-       updated_at = :now, ended_at = NULL, duration_s = NULL, progress = NULL, reason = ''
+       updated_at = :now, ended_at = NULL, duration_s = NULL, progress = NULL, reason = '', lent = 0
  WHERE status = 'queued' AND id = (
        SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
           AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
@@ -385,6 +385,21 @@ def _follow(store: Store, connection: sqlite3.Connection, lease: Lease, verdict:
             "UPDATE task SET status = 'published', updated_at = ? WHERE id = ? AND json_extract(settings, '$.publish_on_completion')",
             (now, lease.task),
         )
+
+
+def lend(store: Store, lease: Lease, on: bool) -> None:
+    """Say that an attempt only waits for steps of its own, so that its slot is free; or that it goes on.
+
+    Transaction effect: one commit that may be lost in a power cut.
+    """
+    with store.database.write(durable=False) as connection:
+        connection.execute("UPDATE task SET lent = ? WHERE id = ? AND token = ?", (int(on), lease.task, lease.token))
+
+
+def lent(store: Store, worker_id: int) -> set[int]:
+    """Tasks of a worker whose slot is free meanwhile."""
+    rows = store.database.rows("SELECT id FROM task WHERE worker_id = ? AND status = 'in_progress' AND lent = 1", (worker_id,))
+    return {row["id"] for row in rows}
 
 
 def aborted(store: Store, worker_id: int) -> dict[int, float | None]:

@@ -19,7 +19,7 @@ _RECENT = re.compile(r"@(?:last|-([1-9][0-9]{0,5}))\Z")
 _SHORTEST = 4
 _CANDIDATES = 1_000
 _SHOWN = 5
-_RUNS = "SELECT t.* FROM task t WHERE t.run_name IS NOT NULL AND t.archived = 0"
+_RUNS = "SELECT t.* FROM task t WHERE t.run_name IS NOT NULL AND t.archived = 0 AND t.nested = 0"
 PIPELINES = "/.pipelines/"
 DATASETS = "/.datasets/"
 

@@ -51,6 +51,22 @@ def revive(store: Store, run_id: int, step_id: int | None = None) -> tuple[int, 
     return int(kept), len(again)
 
 
+def revive_called(store: Store, run_id: int, caller: str) -> None:
+    """Let the steps that a step called in an earlier attempt, and that ended badly, run again. Transaction effect: one commit."""
+    with store.database.write(durable=False) as connection:
+        connection.execute(
+            "UPDATE task SET revive = 1 WHERE parent_id = ? AND superseded = 0 AND status IN ('failed', 'stopped', 'skipped')"
+            " AND json_extract(settings, '$.called_by') = ?",
+            (run_id, caller),
+        )
+
+
+def reopen(store: Store, run_id: int) -> None:
+    """Let the logic of a run that completed run again; what its steps made stays. Transaction effect: one durable commit."""
+    with store.database.write() as connection:
+        connection.execute("UPDATE task SET status = 'created' WHERE id = ? AND status = 'completed'", (run_id,))
+
+
 def hand_over(store: Store, run_id: int, session: str, entry: dict[str, Any] | None = None) -> None:
     """Give a run, and what of it has not ended, to another command; with `entry`, what it runs changes too.
 

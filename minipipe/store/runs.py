@@ -77,3 +77,10 @@ def row_of(store: Store, task_id: int) -> sqlite3.Row:
     row = store.database.row("SELECT * FROM task WHERE id = ?", (task_id,))
     assert row is not None
     return row
+
+
+def id_of(store: Store, uid: str) -> int:
+    """Row id of a task that exists."""
+    row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
+    assert row is not None
+    return int(row["id"])

@@ -189,7 +189,7 @@ def live_steps(store: Store, run_id: int) -> int:
 
 def is_newest_run(store: Store, run_id: int) -> bool:
     """True if no run of the store is newer: people may call it @last."""
-    row = store.database.row("SELECT max(id) FROM task WHERE run_name IS NOT NULL AND archived = 0")
+    row = store.database.row("SELECT max(id) FROM task WHERE run_name IS NOT NULL AND archived = 0 AND nested = 0")
     return bool(row and row[0] == run_id)
 
 

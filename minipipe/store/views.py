@@ -95,7 +95,7 @@ _HEADS = (
 
 
 def _list_query(store: Store, wanted: Filter) -> tuple[str, list[object]]:
-    where = ["1"] if wanted.everything else [_HEADS, "t.archived = 0"]
+    where = ["1"] if wanted.everything else [_HEADS, "t.archived = 0", "t.nested = 0"]
     values: list[object] = []
     if wanted.statuses:
         where.append(f"t.status IN ({_marks(wanted.statuses)})")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from sdk_scripts import Ran, cases_of, remote_cases
 
-FLOWS = ("arrays", "callbacks", "calls", "control", "data", "reporting")
+FLOWS = ("arrays", "callbacks", "calls", "control", "data", "nested", "reporting")
 CASES = [(flow, name, *ends) for flow in FLOWS for name, ends in cases_of(flow).items()]
 every_case = pytest.mark.parametrize(("name", "case", "ends", "raises"), CASES, ids=[case for _, case, *_ in CASES])
 

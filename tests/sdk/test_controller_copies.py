@@ -30,6 +30,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Le
                 folder.mkdir()
                 python(folder, str(FLOWS / "template.py"))
                 python(folder, str(FLOWS / "copies.py"), "template")
+                python(folder, str(FLOWS / "copies.py"), "inner")
                 done = python(folder, str(FLOWS / "copies.py"), mode, check=None)
                 (folder / "said").write_text(done.out + done.err)
                 if mode == "remote":

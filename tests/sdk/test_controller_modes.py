@@ -381,22 +381,6 @@ def test_two_controllers_run_one_after_the_other_in_one_process(folder: Path, le
     assert left.run("flow")["status"] == left.run("second")["status"] == "completed"
 
 
-def test_a_controller_inside_a_running_pipeline_is_not_supported_yet(folder: Path, left: Left) -> None:
-    nested = """
-from minipipe import PipelineDecorator
-@PipelineDecorator.pipeline(name="outer", project="tests")
-def outer():
-    pipe.start_locally(run_pipeline_steps_locally=True)
-PipelineDecorator.run_locally()
-outer()
-"""
-    write(folder, BUILD, nested)
-
-    assert "cannot be started inside a running one yet" in python(folder, "flow.py", check=1).err
-    assert left.run("outer")["status"] == "failed"
-    assert left.runs("flow") == []
-
-
 def test_starting_twice_is_starting_once(folder: Path, left: Left) -> None:
     write(folder, BUILD, LOCAL, LOCAL)
 

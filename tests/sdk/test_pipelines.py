@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import Logger, NotSupported, PipelineDecorator, Store, Task, component, errors, pipeline
+from minipipe import Logger, PipelineDecorator, Store, Task, component, errors, pipeline
 from minipipe.sdk import notice, session
 
 
@@ -160,10 +161,52 @@ def test_a_failed_debug_run_leaves_no_current_pipeline() -> None:
     assert row["status"] == "failed"
 
 
-def test_a_pipeline_called_in_a_running_one_is_refused() -> None:
-    with pytest.raises(NotSupported, match="inside a running one"):
-        run(logic=lambda: run("inner"))
-    assert [row["name"] for row in session.open_store().database.rows("SELECT name FROM task")] == ["flow"]
+def test_a_pipeline_called_in_a_running_one_is_a_step_of_it_in_debug_mode_too() -> None:
+    seen = []
+    outer = run(logic=lambda: seen.append(run("inner")) or seen.append(PipelineDecorator.get_current_pipeline()))
+
+    assert seen[1] is outer
+    assert seen[0].task.parent == outer.id
+    assert (seen[0].task.status, outer.task.status) == ("completed", "completed")
+    assert PipelineDecorator.get_current_pipeline() is None
+
+
+def test_each_call_of_a_pipeline_with_many_instances_is_a_run() -> None:
+    @pipeline(name="flow", project="tests", multi_instance_support=True)
+    def flow(a: int) -> tuple[str, int]:
+        return PipelineDecorator.get_current_pipeline().id, a
+
+    first, second = flow(1), flow(2)
+    assert [first[1], second[1]] == [1, 2]
+    assert [Task.get_task(task_id=one[0]).name for one in (first, second)] == ["flow", "flow #2"]
+
+
+def test_parallel_calls_return_none_and_their_results_are_collected_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PipelineDecorator, "_mode", "local")  # without steps no worker is started
+    barrier = threading.Barrier(3, timeout=20)
+
+    @pipeline(name="flow", project="tests", multi_instance_support="parallel")
+    def flow(a: int) -> tuple[int, bool, bool]:
+        barrier.wait()  # all three are there at once
+        mine = PipelineDecorator.get_current_pipeline()
+        Logger.current_logger().report_single_value("a", a)
+        if a == 2:
+            raise KeyError("the second fails")
+        return a, mine.id == Task.current_task().id, mine.get_parameters()["a"] == a
+
+    assert [flow(a) for a in (1, 2, 3)] == [None, None, None]
+    with pytest.raises(KeyError, match="the second fails"):
+        PipelineDecorator.wait_for_multi_pipelines()
+    assert [flow(a) for a in (4, 5, 6)] == [None, None, None]
+    assert PipelineDecorator.wait_for_multi_pipelines() == [(4, True, True), (5, True, True), (6, True, True)]
+    assert PipelineDecorator.wait_for_multi_pipelines() == []
+    rows = session.open_store().database.rows(
+        "SELECT t.status, p.text, m.value FROM task t JOIN parameter p ON p.task_id = t.id AND p.name = 'a'"
+        " JOIN metric m ON m.task_id = t.id ORDER BY p.text"
+    )
+    assert [tuple(row) for row in rows] == [("failed" if a == 2 else "completed", str(a), float(a)) for a in range(1, 7)]
+    assert PipelineDecorator.get_current_pipeline() is None
+    assert Task.current_task() is None
 
 
 def test_a_pipeline_that_is_over_says_so() -> None:
@@ -194,23 +237,16 @@ def test_a_malformed_list_is_a_value_error_when_the_component_is_made(wrong: dic
         component(**wrong)(lambda: 1)
 
 
-def test_what_is_not_offered_yet_is_refused_with_a_hint() -> None:
-    with pytest.raises(NotSupported, match="hint"):
-        pipeline(name="flow", project="tests", multi_instance_support=True)
-    with pytest.raises(NotImplementedError, match="skip_children_on_fail"):
-        component(continue_behaviour={"skip_children_on_fail": False})(lambda: 1)
-
-
 def test_recorded_arguments_print_their_notice_once_per_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notice, "_said", set())
     for _ in range(2):
-        component(docker="image", working_dir="/")(lambda: 1)
+        component(docker="image", output_uri="file:///x")(lambda: 1)
         component(docker=None, packages=None)(lambda: 1)
 
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition("=")[0] for line in lines] == ["note: component(docker", "note: component(working_dir"]
+    assert [line.partition("=")[0] for line in lines] == ["note: component(docker", "note: component(output_uri"]
 
 
 # -- both spellings ---------------------------------------------------------------------------------------------------

@@ -360,6 +360,11 @@ def double(n=1):
     return n * 2
 
 
+def double_of_what_is_not_negative(n=1):
+    assert n >= 0
+    return n * 2
+
+
 # -- other fields of a task, and tasks that run themselves ------------------------------------------------------------
 
 
@@ -420,6 +425,32 @@ def a_factory_makes_the_task_of_a_step_when_the_pipeline_starts(pipe):
     yield
     assert step(pipe, "made").id == made[-1]
     assert json.loads(noted("factory")[0])[0] == 9
+
+
+@case
+def a_pipeline_as_base_task_is_a_whole_run_below_the_step(pipe):
+    inner = PipelineController.get(pipeline_project="tests", pipeline_name="inner pipeline")
+    pipe.add_step("whole", base_task_id=inner.id, parameter_override={"Args/n": 20})
+    copy(pipe, "after", {"text": "${whole.id}", "note": "after-whole"}, parents=["whole"])
+    yield
+    whole = step(pipe, "whole")
+    assert (whole.status, whole.parent, str(whole.task_type)) == ("completed", pipe.id, "controller")
+    below = Task.get_tasks(task_filter={"parent": whole.id})
+    assert {(one.name, one.status, one.get_parameter("return/result", cast=True)) for one in below} == {
+        ("doubled", "completed", 40)
+    }
+    assert json.loads(noted("after-whole")[0])[2] == whole.id
+    assert inner.task.status == "completed"
+    assert [node.status for node in PipelineController.get(whole.id).get_pipeline_dag().values()] == ["completed"]
+
+
+@case(ends="failed")
+def the_failure_of_a_pipeline_as_base_task_is_the_failure_of_its_step(pipe):
+    inner = PipelineController.get(pipeline_project="tests", pipeline_name="inner pipeline")
+    pipe.add_step("whole", base_task_id=inner.id, parameter_override={"Args/n": -1})
+    copy(pipe, "after", parents=["whole"])
+    yield
+    assert statuses(pipe) == {"whole": "failed", "after": "skipped"}
 
 
 @case
@@ -563,6 +594,12 @@ def main() -> None:
     if mode == "template":  # a run of one function, whose step others copy
         pipe = PipelineController("function templates", "tests", target_project="tests")
         pipe.add_function_step("function template", double, function_return=["result"])
+        pipe.start_locally(run_pipeline_steps_locally=True)
+        return
+    if mode == "inner":  # a pipeline that others have as a step
+        pipe = PipelineController("inner pipeline", "tests", "1.0")
+        pipe.add_parameter("n", 1, param_type="int")
+        pipe.add_function_step("doubled", double_of_what_is_not_negative, {"n": "${pipeline.n}"}, ["result"])
         pipe.start_locally(run_pipeline_steps_locally=True)
         return
     for name in names or CASES:

@@ -546,12 +546,6 @@ def calls_another():
     return same(3)
 
 
-@case
-def a_component_called_inside_a_step_is_a_plain_call_until_nesting_is_offered():
-    assert calls_another() == 3
-    assert list(steps()) == ["calls_another"]
-
-
 LOCK = threading.Lock()
 
 
