@@ -79,6 +79,8 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
         text = f"{run['uid'][:8]}  {output.escape(run['run_name'] or run['name'])}  {text}"
     if run["status"] == states.CREATED and run["run_name"] is None:
         place = f"base_task_project={run['project']!r}, base_task_name={run['name']!r}"
+        if json.loads(run["entry"]).get("kind") == "here":  # nothing that could run: a data set that is still open, say
+            return output.escape(f"draft {run['uid'][:8]} {run['name']}")
         return output.escape(f"template {run['uid'][:8]}   next: pipe.add_step(name=…, {place})")
     newest = sessions.is_newest_run(store, run["id"])
     if run["status"] not in states.GOOD or (several and not newest):

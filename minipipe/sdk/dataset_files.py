@@ -112,6 +112,8 @@ class DatasetFiles:
 
         Transaction effect: one durable commit per 64 files that are new or changed.
         """
+        if path is None:
+            raise errors.UsageError("there is no file to add: path is None", "what was to be downloaded was not reached")
         added, changed = self._put(_collect(Path(path), wildcard, local_base_folder, dataset_path, recursive), verbose)
         return len(added) + len(changed)
 

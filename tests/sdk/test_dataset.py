@@ -170,6 +170,7 @@ def test_bad_input_is_told_in_words(files: Path, tmp_path: Path) -> None:
         (lambda: Dataset.get(dataset_name="nothing"), "no data set"),
         (lambda: Dataset.get(dataset_id=Task.create("a", "b").id), "is no data set"),
         (lambda: data.add_files(tmp_path / "missing"), "no file or folder"),
+        (lambda: data.add_files(None), "path is None"),  # type: ignore[arg-type]
         (lambda: data.add_files(files, dataset_path="../out"), "leads out"),
         (lambda: data.add_files(files, local_base_folder="/etc"), "does not lie in"),
         (lambda: data.get_local_copy(), "is not final"),
