@@ -32,8 +32,11 @@ def patch(module: ModuleType) -> None:
 
 def _choose(original: Callable[..., Any]) -> Callable[..., Any]:
     def parse_args(self: Any, ctx: Any, args: list[str]) -> Any:
-        stored = {} if _is_ours(ctx) else _stored(connection.current(), ctx)
-        return original(self, ctx, _chosen(self, stored) if stored else args)
+        if not _is_ours(ctx):
+            with quiet("click"):
+                stored = _stored(connection.current(), ctx)
+                args = _chosen(self, stored) if stored else args
+        return original(self, ctx, args)
 
     return parse_args
 
@@ -42,8 +45,10 @@ def _parse(original: Callable[..., Any]) -> Callable[..., Any]:
     def parse_args(self: Any, ctx: Any, args: list[str]) -> Any:
         if _is_ours(ctx):
             return original(self, ctx, args)
-        connected = connection.current()
-        stored = _stored(connected, ctx)
+        connected, stored = None, {}
+        with quiet("click"):
+            connected = connection.current()
+            stored = _stored(connected, ctx)
         if not stored:
             rest = original(self, ctx, args)
             with quiet("click"):
