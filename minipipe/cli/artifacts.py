@@ -15,7 +15,7 @@ import click
 from minipipe import errors
 from minipipe.cli import files, output
 from minipipe.cli.output import Output
-from minipipe.store import blobs, details, lookup, records, views
+from minipipe.store import blobs, details, lookup, plots, records, views
 from minipipe.store.home import Store
 
 _EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar", "scalar": ".json"}
@@ -81,13 +81,15 @@ def _step_name(row: sqlite3.Row) -> str:
 def get(out: Output, name: str, target: str | None, force: bool, load: bool) -> None:
     """Save an artifact to a file.
 
-    The bytes are checked against their digest first. A folder is saved as a tar archive, a scalar result as JSON.
+    The bytes are checked against their digest first. A folder is saved as a tar archive, a scalar result as JSON. What a step
+    reported to be looked at (plots, pictures, sound) is named by title and series; the newest is meant.
 
     \b
     Examples:
       minipipe get @last/split/train_points
       minipipe get @last/train/model --load
       minipipe get @last/train/accuracy -o -
+      minipipe get "@last/train/samples/wrong ones"
     """
     store = out.open_store()
     task, artifact = lookup.split_artifact(store, name)
@@ -115,6 +117,9 @@ def _find(store: Store, task: sqlite3.Row, name: str) -> dict[str, Any]:
     for one in outputs:
         if one["name"] == name:
             return one
+    for plot in reversed(plots.newest(plots.of_task(store, task["id"]))):
+        if f"{plot.title}/{plot.series}" == name and plot.digest is not None:
+            return _as_file(plot)
     label = details.label_of(store, task)
     names = ", ".join(one["name"] for one in outputs)
     raise errors.NotFound(
@@ -123,6 +128,13 @@ def _find(store: Store, task: sqlite3.Row, name: str) -> dict[str, Any]:
         f"minipipe artifacts {label}",
         name=name,
     )
+
+
+def _as_file(plot: plots.Plot) -> dict[str, Any]:
+    """A plot as an artifact's facts: a file with the suffix that it came with."""
+    file = f"{plot.title}.json" if plot.is_figure else plot.file
+    facts = {"name": f"{plot.title}-{plot.series}", "type": plot.type, "digest": plot.digest, "codec": "file"}
+    return {**facts, "metadata": json.dumps({"name": file})}
 
 
 def _bytes_of(store: Store, one: dict[str, Any]) -> bytes | memoryview:

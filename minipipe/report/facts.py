@@ -175,8 +175,8 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
     measured = _measured(store, run["id"])
     known = surroundings.surroundings_of(store, run["id"], json.loads(run["entry"]))
     cells = _cells(store, run["id"])
-    gallery = Gallery(options.images, run["run_name"])
-    shows = gallery.of_task(store, run["id"])
+    gallery = Gallery(options.images)
+    shows = gallery.of_task(store, run["id"], run["run_name"])
     return Facts(
         picture=found,
         pipeline=pipeline,
@@ -224,7 +224,7 @@ def _steps(store: Store, found: Picture, anchors: dict[int, str], full_logs: boo
             parameters=_cells(store, node.id),
             inputs=tuple((one, _source(one, names, anchors)) for one in inputs.get(node.id, ())),
             outputs=_things(store, row, label),
-            shows=gallery.of_task(store, node.id),
+            shows=gallery.of_task(store, node.id, label),
             models=tuple(models.of_task(store, node.id)),
             needs=tuple(
                 (names[edge.parent], anchors[edge.parent], edge.names)

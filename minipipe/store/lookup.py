@@ -129,7 +129,10 @@ def split_artifact(store: Store, text: str) -> tuple[sqlite3.Row, str]:
 
 
 def _has_output(store: Store, task_id: int, name: str) -> bool:
-    sql = "SELECT 1 FROM artifact WHERE task_id = ? AND role = 'output' AND name = ?"
+    sql = (
+        "SELECT 1 FROM artifact WHERE task_id = ?1 AND role = 'output' AND name = ?2"
+        " UNION ALL SELECT 1 FROM plot WHERE task_id = ?1 AND title || '/' || series = ?2"
+    )
     return store.database.row(sql, (task_id, name)) is not None
 
 

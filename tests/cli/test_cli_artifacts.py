@@ -11,7 +11,8 @@ import pytest
 from click.testing import Result
 from conftest import Filled
 
-from minipipe.store import blobs
+from minipipe.store import blobs, plots
+from minipipe.store.blobs import Writer
 
 Invoke = Callable[..., Result]
 
@@ -129,3 +130,20 @@ def test_damaged_bytes_are_never_handed_out(filled: Filled, cli: Invoke) -> None
     assert result.exit_code == 4
     assert f"{row['digest'][:8]}: its bytes have digest" in result.stdout
     assert "/train/points" in result.stdout
+
+
+def test_get_saves_what_a_step_reported_to_be_looked_at(filled: Filled, cli: Invoke) -> None:
+    run = filled.run()
+    step = filled.step(run, "train")
+    filled.finish(filled.claim(), model=[1])
+    filled.end(run)
+    for task in (step, run):
+        for kind, file, data in (("image/png", "x.png", b"\x89PNG"), (plots.FIGURE, "", b'{"data": []}')):
+            writer = Writer(filled.store)
+            writer.write(data)
+            plots.report(filled.store, None, plots.NewPlot(plots.PLOT, kind, "my series", 1, kind, file, writer), task.id)
+    for label in ("@last/train", "@last"):
+        assert cli("get", f"{label}/image/png/my series", "-o", "-").stdout_bytes == b"\x89PNG"
+        assert cli("get", f"{label}/{plots.FIGURE}/my series", "-o", "-").stdout == '{"data": []}'
+    assert cli("get", "@last/train/image/png/my series").stdout == "image_png-my_series.png\n"
+    assert cli("get", "@last/train/image/png/other").exit_code == 3

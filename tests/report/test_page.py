@@ -235,7 +235,8 @@ def test_small_pictures_are_embedded_up_to_two_megabytes_and_others_named(store:
         picture(store, run, f"small {number}", shows.EACH - number)
     text = made(store, run)
     assert text.count("<img ") == shows.ALL // shows.EACH
-    assert "large.png, image/png, 64001 bytes: too large to embed" in text
+    assert "large.png, image/png, 64.0 kB: too large to embed" in text
+    assert f"minipipe get {run['run_name']}/large/s" in text
     assert made(store, run, images="all").count("<img ") == 41
     nothing = made(store, run, images="none")
     assert nothing.count("<img ") == 0 and nothing.count("left out as asked") == 41
@@ -249,3 +250,19 @@ def test_what_cannot_be_drawn_is_collapsed_json_with_a_note(store: Store) -> Non
         plots.report(store, None, plots.NewPlot(plots.PLOT, name, "s", 0, plots.FIGURE, "", writer), run["id"])
     text = made(store, run)
     assert "a figure of kind surface is not drawn here" in text and text.count("Its JSON") == 3
+
+
+def test_damage_and_absence_are_said_and_stop_nothing(store: Store) -> None:
+    parent = small(store)
+    run = small(store, parent, lr="0.2")
+    picture(store, run, "broken", 40_000)
+    picture(store, run, "whole", 100)
+    row = store.database.row("SELECT digest FROM plot WHERE title = 'broken'")
+    assert row is not None
+    path = store.path / "blobs" / row["digest"][:2] / row["digest"]
+    path.chmod(0o600)
+    path.write_bytes(b"other bytes")
+    text = made(store, run)
+    assert "cannot be shown" in text and text.count("<img ") == 1
+    path.unlink()
+    assert "cannot be shown" in made(store, run)
