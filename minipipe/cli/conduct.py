@@ -21,7 +21,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import launch, maintask, session
+from minipipe.sdk import inline, launch, maintask, session
 from minipipe.store import lookup, sessions, tasks, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -44,7 +44,7 @@ class Order:
         timeout_s: the runs are aborted after so long; None for never.
         traceback: "user" or "full".
         source: text of the script; None for what its file holds.
-        live: a block that is redrawn is allowed; not where steps run in this process and may be debugged.
+        inline: this process executes the steps, one after the other; there is no pool, and no block is redrawn over a debugger.
     """
 
     session: str
@@ -56,7 +56,7 @@ class Order:
     timeout_s: float | None = None
     traceback: str = "user"
     source: str | None = None
-    live: bool = True
+    inline: bool = False
 
 
 def conduct(order: Order, out: Output) -> int:
@@ -85,9 +85,9 @@ class _Conductor:
         self.scope = sessions.scope_from_now(self.store, order.session, order.runs)
         self.console = Console(stdout_to_stderr=out.json)
         progress = "off" if out.quiet else self.settings.progress
-        style = Style(progress, out.color, order.logs, order.live and not order.detach, stream=out.format == "jsonl")
+        style = Style(progress, out.color, order.logs, not order.inline and not order.detach, stream=out.format == "jsonl")
         say = self.console.line if progress != "off" else lambda line: None
-        pool = None if order.detach else Pool(self.home, order.session, self.settings.slots, say)
+        pool = None if order.detach or order.inline else Pool(self.home, order.session, self.settings.slots, say)
         self.quiet = progress == "off"
         self.pool = pool
         self.follower = Follower(self.home, self.scope, self.console, style, pool, self._pool_failed)
@@ -104,7 +104,8 @@ class _Conductor:
         timer.daemon = True
         ended = script.Ended()
         guarding = self.console.guarding() if self.follower.style.redraws else contextlib.nullcontext()
-        with self._listening(), guarding:
+        executing = inline.executing(self.order.session) if self.order.inline else contextlib.nullcontext()
+        with self._listening(), guarding, executing:
             self.follower.start()
             if self.order.timeout_s is not None:
                 timer.start()
@@ -140,11 +141,11 @@ class _Conductor:
         try:
             if self.interrupted:
                 raise KeyboardInterrupt
-            tasks.wait(store, lambda: self._done(store), tick=lambda: self._reap(store))
+            inline.wait(store, lambda: self._done(store), tick=lambda: self._reap(store))
         except KeyboardInterrupt:
             self.interrupted = True
             self._abort(store, "interrupted")
-            tasks.wait(store, lambda: self._done(store), tick=lambda: self._reap(store))
+            inline.wait(store, lambda: self._done(store), tick=lambda: self._reap(store))
 
     def _done(self, store: Store) -> bool:
         late = self.gave_up_at is not None and time.monotonic() >= self.gave_up_at

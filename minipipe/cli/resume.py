@@ -163,10 +163,12 @@ def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
     os.chdir(entry["cwd"])
     if entry["mode"] == "local":
         PipelineDecorator.run_locally()
-    elif entry["mode"] == "debug":
+    elif entry["mode"] in ("inline", "debug"):
         pin_inline()
     path = Path(entry["file"]) if order.source is not None else script.find_script(entry["file"])
-    return replace(order, script=path, arguments=tuple(entry["argv"][1:]), detach=False)
+    return replace(
+        order, script=path, arguments=tuple(entry["argv"][1:]), detach=False, inline=entry["mode"] in ("inline", "debug")
+    )
 
 
 def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:

@@ -96,17 +96,18 @@ def run(
     path = script.find_script(words[0]) if words else EXAMPLE
     wanted = read_settings(pairs)
     set_url_map(maps)
+    if inline:
+        pin_inline()
+        cache = cache or "off"  # who debugs a step wants it to run
     alias = "0" if no_alias else None
     refresh = ",".join(steps) or None
     set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback)
     set_environment(out, refresh=refresh, isolation=isolation, clearml_alias=alias)
     if wanted:
         os.environ[launch.SET_VARIABLE] = json.dumps(wanted)
-    if inline:
-        pin_inline()
     style = settings.load_settings().traceback
     mine = new_session()
-    order = Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style, live=not inline)
+    order = Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style, inline=inline)
     return conduct(order, out)
 
 
@@ -156,9 +157,9 @@ def new_session() -> str:
 
 
 def pin_inline() -> None:
-    """Plain calls in this process, whatever the script says."""
-    PipelineDecorator.debug_pipeline()
-    PipelineDecorator.run_locally = PipelineDecorator.debug_pipeline  # type: ignore[method-assign]
+    """Logic here, whatever the script says; `minipipe.sdk.inline` sees to the steps."""
+    PipelineDecorator.run_locally()
+    PipelineDecorator.debug_pipeline = PipelineDecorator.run_locally  # type: ignore[method-assign]
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -123,7 +123,10 @@ def _attempt(
         return child.run_function(store, spec, payloads, function), None
     except BaseException as error:
         result = child.failure_of(error, spec["entry"])
-        sys.stderr.write(str(result.head["error"].get("traceback", "")))
+        with open(
+            spec["log"], "a", encoding="utf-8", errors="backslashreplace"
+        ) as log:  # whoever runs this says it in fewer words
+            log.write(result.head["error"].get("traceback", ""))
         return result, error if isinstance(error, KeyboardInterrupt) else None
 
 

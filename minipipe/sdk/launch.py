@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import declared, maintask, overrides, proxy, saying, session, values, versions
+from minipipe.sdk import declared, inline, maintask, overrides, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
@@ -79,7 +79,7 @@ class Made:
         id, uid: its task.
         definition: with the name and project that hold.
         main: it is the main task of this process, which is in progress already.
-        mode: what its entry says of where the logic runs: "" for a worker, else debug, local or mixed.
+        mode: what its entry says of where the logic runs: "" for a worker, else inline, debug, local or mixed.
         early: it was made while the pipeline was still being written.
         nested: it is a step of the run that runs here.
     """
@@ -196,7 +196,7 @@ def begin(
     """
     running = context.running()
     store = session.open_store()
-    mode_here = mode if mode != "remote" else "mixed"
+    mode_here = "inline" if inline.active() else mode if mode != "remote" else "mixed"
     made = made or make(definition, given, mode_here)
     stored = overrides.stored(store, made.id, given, definition.known(given))
     options = RunOptions(

@@ -184,13 +184,18 @@ def test_a_controller_that_runs_here_has_its_steps_served_by_the_pool() -> None:
 
 def test_inline_runs_everything_in_this_process_whatever_the_script_says() -> None:
     body = re.sub(r'note\("(first|second)"\)', r'note(f"\1:{os.getpid()}")', CHAIN)
-    write(body + LOCALLY + "print(os.getpid())\n")
+    write(body.replace('return_values=["a"]', 'return_values=["a"], cache=True') + LOCALLY + "print(os.getpid())\n")
 
     done = command("run", "--inline", "flow.py", check=0)
 
     pid = done.stdout.splitlines()[-1]
     assert ran() == [f"first:{pid}", f"second:{pid}"]
-    assert facts("SELECT status, json_extract(entry, '$.mode') FROM task") == [("completed", "debug")]
+    run, *steps = facts("SELECT status, json_extract(entry, '$.mode') FROM task")
+    assert run == ("completed", "inline") and [step[0] for step in steps] == ["completed", "completed"], "all are recorded"
+    assert "embedded pool" not in done.stderr
+    again = command("run", "--inline", "flow.py", check=0)
+    assert "cached" not in again.stderr, "who debugs a step wants it to run"
+    assert "cached" in command("run", "--inline", "--cache", "on", "flow.py", check=0).stderr
 
 
 def test_a_live_worker_is_left_its_queues() -> None:
