@@ -61,7 +61,7 @@ def ended(started: list[subprocess.Popen[str]], timeout: float = 300) -> list[st
     return said
 
 
-@pytest.mark.faults
+@pytest.mark.load
 def test_sixteen_processes_submit_while_eight_look_and_sixty_four_work(shop: Shop) -> None:
     home, project = shop.store.path, str(ROOT / "tests" / "engine" / "project")
     each = TASKS // 16
@@ -79,7 +79,7 @@ def test_sixteen_processes_submit_while_eight_look_and_sixty_four_work(shop: Sho
     assert longest < 5.0
 
 
-@pytest.mark.faults
+@pytest.mark.load
 def test_a_worker_does_not_grow_with_the_tasks_it_has_done(shop: Shop) -> None:
     def run(number: int) -> int:
         for n in range(number):
@@ -96,7 +96,7 @@ def test_a_worker_does_not_grow_with_the_tasks_it_has_done(shop: Shop) -> None:
     assert worker.end() == 0
 
 
-@pytest.mark.faults
+@pytest.mark.load
 def test_a_million_finished_tasks_slow_neither_claims_nor_looks(
     store: Store, tmp_path: Path, wait_for: Callable[..., None]
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_million_finished_tasks_slow_neither_claims_nor_looks(
     shop.check(only=("I5", "I8"))
 
 
-@pytest.mark.faults
+@pytest.mark.load
 def test_a_run_of_thousands_of_steps_does_not_slow_down(shop: Shop) -> None:
     """A long chain: its last steps take no longer than its first."""
     number = max(600, TASKS // 4)
