@@ -39,7 +39,7 @@ def check(out: output.Output, scripts: tuple[str, ...], wanted: tuple[str, ...],
     else:
         for one in found:
             word = "remark: " if one.remark else ""
-            output.write(output.plain(f"{one.file}:{one.line}:{one.column}: {one.code} {word}{one.message}"))
+            output.write(output.escape(f"{one.file}:{one.line}:{one.column}: {one.code} {word}{one.message}"))
         if not bad:
             output.note("nothing found that would fail on an agent")
     return 1 if bad else 0

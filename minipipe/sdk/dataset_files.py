@@ -386,6 +386,10 @@ def _collect(
             name = place / PurePosixPath(file.relative_to(root))
         except ValueError:
             raise errors.UsageError(f"{file} does not lie in local_base_folder {root}") from None
+        try:
+            str(name).encode()
+        except UnicodeEncodeError:
+            raise errors.UsageError(f"the name of {str(file)!r} is no text", hint="rename the file") from None
         given.append((str(name), file))
     if not given:
         warnings.warn(f"nothing to add in {path}", stacklevel=4)

@@ -182,6 +182,7 @@ def _folders(store: Store) -> Iterator[tuple[str, Iterable[Path], Still]]:
         lambda paths: _no_code(store, paths),
     )
     yield "downloads", _entries(store.path / "downloads"), _no_download
+    yield "folders of tasks", _entries(store.path / "cache"), lambda paths: _no_owner(store, paths)
 
 
 def _no_blob(store: Store, paths: Sequence[Path]) -> list[Path]:
@@ -193,6 +194,13 @@ def _no_task(store: Store, paths: Sequence[Path]) -> list[Path]:
     uids = {path: match[1] for path in paths if (match := _LOG.match(path.name))}
     known = _known(store, "SELECT uid FROM task WHERE uid IN ({})", list(uids.values()))
     return [path for path, uid in uids.items() if uid not in known]
+
+
+def _no_owner(store: Store, paths: Sequence[Path]) -> list[Path]:
+    """What tasks that are gone have kept in their folders (`Task.cache_dir`): copies of data sets, say."""
+    named = [path for path in paths if re.fullmatch(r"[0-9a-f]{32}", path.name)]
+    known = _known(store, "SELECT uid FROM task WHERE uid IN ({})", [path.name for path in named])
+    return [path for path in named if path.name not in known]
 
 
 def _no_attempt(store: Store, paths: Sequence[Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from minipipe import errors
 from minipipe.sdk.api_client import APIClient
 from minipipe.sdk.dataset import Dataset
 from minipipe.sdk.task import Task
+from minipipe.store import collect, edits
 from minipipe.store.home import Store
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -159,6 +160,15 @@ def test_versions_are_removed_unless_others_need_them(files: Path) -> None:
     assert Dataset.list_datasets(only_completed=False) == []
 
 
+def test_the_local_copy_of_a_version_that_is_gone_is_collected(files: Path, home: Store) -> None:
+    kept, gone = final("kept", files), final("gone", files)
+    copies = [Path(data.get_local_copy()) for data in (kept, gone)]
+    edits.delete(home, gone._task.row_id)
+    freed = collect.sweep(home)
+
+    assert [copy.exists() for copy in copies] == [True, False] and freed.number["folders of tasks"] == 1
+
+
 def test_bad_input_is_told_in_words(files: Path, tmp_path: Path) -> None:
     data = Dataset.create("digits", "sets")
 
@@ -179,6 +189,11 @@ def test_bad_input_is_told_in_words(files: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             call()
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    (odd / os.fsdecode(b"\xff.txt")).write_text("1")
+    with pytest.raises(errors.UsageError, match="is no text"):
+        data.add_files(odd)
     with pytest.raises(errors.NotSupported, match=r"Dataset\.squash"):
         data.squash()
     with pytest.warns(UserWarning, match="nothing to add"):

@@ -183,6 +183,11 @@ def test_bad_searches_are_refused(draft: Task) -> None:
         search(draft, **many, objective_metric_sign=["min", "max"])
     with pytest.raises(errors.UsageError, match="as many"):
         search(draft, **many, objective_metric_sign=["min"])
+    with pytest.raises(errors.UsageError, match="at a time are none"):
+        search(draft, max_number_of_concurrent_tasks=0)
+    nowhere = search(draft, execution_queue="")
+    with pytest.warns(UserWarning, match="name the queue"), pytest.raises(errors.UsageError, match="could not be launched"):
+        nowhere.get_optimizer().process_step()
     with pytest.raises(errors.NotFound):
         HyperParameterOptimizer("0" * 32, [], "t", "s")
 

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minipipe import states
+from minipipe import errors, states
 from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.automation.objective import MultiObjective, Objective
 from minipipe.sdk.automation.parameters import Parameter
@@ -72,7 +72,7 @@ class SearchStrategy:
         total_max_jobs: copies in all.
 
     Raises:
-        ValueError: no such task.
+        ValueError: no such task, or less than one copy at a time.
     """
 
     _tag = "optimization"
@@ -92,6 +92,8 @@ class SearchStrategy:
         total_max_jobs: int | None = None,
         **_: Any,
     ) -> None:
+        if num_concurrent_workers < 1:
+            raise errors.UsageError(f"{num_concurrent_workers} copies at a time are none", hint="at least 1")
         self.pool_period_minutes = pool_period_min
         self.time_limit_per_job = time_limit_per_job
         self.compute_time_limit = compute_time_limit
@@ -177,6 +179,9 @@ class SearchStrategy:
                 self._running.append(job)
             elif not job.is_cached_task():
                 job.abort()
+                raise errors.UsageError(
+                    f"copy {job.task_id()[:8]} could not be launched into queue {self._execution_queue!r}", "a warning said why"
+                )
             self._launched += 1
 
     def _abort(self, reason: str) -> None:
