@@ -219,7 +219,7 @@ def test_a_local_run_cannot_be_detached() -> None:
     assert ran() == ["first", "second"]
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
 def test_a_script_that_is_gone_is_named_and_nothing_changes(start: str) -> None:
     command("run", write(BREAKING + start), check=1)
     gone = Path("flow.py").absolute()

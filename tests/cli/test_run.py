@@ -305,7 +305,7 @@ def test_a_pair_that_cannot_be_read_starts_nothing(given: str) -> None:
 # -- failures -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
 def test_a_failed_step_is_shown_with_its_line_its_last_words_and_what_to_type(start: str) -> None:
     text = BREAKING + start
     line = text[: text.index("raise ValueError")].count("\n") + 1
@@ -357,7 +357,7 @@ def test_a_worker_run_script_that_exits_is_a_failed_run_with_its_code() -> None:
 # -- limits and signals -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
 def test_a_timeout_aborts_the_run_and_is_told_by_the_exit_code(start: str) -> None:
     done = command("run", "--timeout", "4", write(flows.hanging() + start), check=5)
 
@@ -372,7 +372,7 @@ def test_a_timeout_ends_a_script_that_has_started_nothing() -> None:
     assert "error: flow.py was stopped: it ran longer than 0.3 s\n" in done.stderr
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_signal_stops_the_run_and_names_what_resumes_it(start: str, number: int) -> None:
     process = flows.begin("run", write(flows.hanging() + start))
@@ -387,7 +387,7 @@ def test_one_signal_stops_the_run_and_names_what_resumes_it(start: str, number: 
     no_process_left()
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [pytest.param(START, marks=pytest.mark.exhaustive), LOCALLY])
 def test_the_second_signal_kills_at_once_even_what_ignores_signals(start: str) -> None:
     prelude = "signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.signal(signal.SIGINT, signal.SIG_IGN)"
     os.environ["MINIPIPE_GRACE_S"] = "30"
