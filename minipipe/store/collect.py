@@ -32,7 +32,7 @@ _DRAFT = re.compile(rf"{re.escape(DATABASE)}\.[0-9a-f]{{16}}\.new(-wal|-shm|-jou
 _CODE = re.compile(r"[0-9a-f]{32}(\.(git|ready|lock))?\Z")
 _ROOMY_PAGES = 512  # so many free pages may stay for the next tasks
 
-KINDS = ("blobs", "logs", "temporary files", "lock files", "environments", "work trees", "downloads", "rows")
+KINDS = ("blobs", "logs", "temporary files", "lock files", "environments", "work trees", "downloads", "folders of tasks", "rows")
 
 
 @dataclass(slots=True)

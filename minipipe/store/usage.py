@@ -15,6 +15,7 @@ FOLDERS = {
     "blobs": "values over 16 KiB",
     "logs": "what steps printed",
     "downloads": "what URLs brought",
+    "cache": "what tasks keep, copies of data sets",
     "files": "what was uploaded",
     "envs": "environments of steps",
     "repos": "mirrors of repositories",
