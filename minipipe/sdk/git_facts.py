@@ -12,9 +12,10 @@ import contextlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from minipipe import errors
@@ -110,10 +111,16 @@ _asked: dict[tuple[Path, int], _Asked] = {}
 _hooked = False
 
 
-def ask(store: Store, task_id: int, folder: Path) -> None:
-    """Begin to find out what was changed; without git or a repository nothing happens."""
+def ask(store: Store, task_id: int, entry: Mapping[str, Any]) -> None:
+    """Begin to find out what was changed of the code of a task; without git or a repository nothing happens.
+
+    Args:
+        store: where the task is.
+        task_id: its row.
+        entry: what it runs, with what `facts` found.
+    """
     global _hooked
-    root = root_of(folder)
+    root = root_of(Path(entry["file"]).parent) if "commit" in entry else None
     if root is None or (store.path, task_id) in _asked:
         return
     output = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `settle`

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import declared, inline, maintask, overrides, proxy, saying, session, values, versions
+from minipipe.sdk import declared, git_facts, inline, maintask, overrides, proxy, saying, session, values, versions
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
@@ -121,6 +121,7 @@ def make(definition: Definition, given: dict[str, Any], mode: str = "", settings
     entry = here(definition, mode)
     given = _with_settings(definition, given) if settings else given
     new = tasks.submit(store, _controller(store, definition, given, entry, _numbered(store, definition)))
+    git_facts.ask(store, new.id, entry)
     return Made(new.id, new.uid, definition, mode=mode, early=not settings)
 
 

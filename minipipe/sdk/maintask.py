@@ -45,6 +45,7 @@ class MainTask:
         names: project and name if `Task.init` began it here; None for a task that a worker, or the process that started this one,
             executes.
         stopped: why it counts as stopped, once it does.
+        owned: its end follows that of this process, although nobody named it here (`simulate`).
         exit_code: what `sys.exit` was given last, None if it was not called.
         error: what will end it badly, once something has.
     """
@@ -55,6 +56,7 @@ class MainTask:
     started: float = field(default_factory=time.monotonic)
     ended: bool = False
     stopped: str = ""
+    owned: bool = False
     exit_code: int | None = None
     error: BaseException | None = None
     streams: list[Callable[[], None]] = field(default_factory=list)
@@ -63,6 +65,7 @@ class MainTask:
 _main: MainTask | None = None
 _hooked = False
 _apart = False
+_simulated = ""  # id of the task that `simulate` began
 
 
 def main_task() -> MainTask | None:
@@ -77,8 +80,14 @@ def main_task() -> MainTask | None:
 def adopt(current: session.Current) -> MainTask:
     """Take as main task one that this process does not own: a worker's, a pipeline's, that of the process that started this one."""
     global _main
-    _main = MainTask(current, None, os.getpid())
-    if context.running() is None and session.local() and current.lease is not None:  # what a worker runs prints to its log anyway
+    _main = MainTask(current, None, os.getpid(), owned=current.uid == _simulated)
+    if _main.owned and current.lease is not None:
+        head = f"minipipe: {current.uid} attempt {current.lease.attempt} token {current.lease.token[:8]}\n"
+        _main.streams = _copy_streams(current.store.log_path(current.uid, current.lease.attempt), head)
+        _hook()
+    elif (
+        context.running() is None and session.local() and current.lease is not None
+    ):  # what a worker runs prints to its log anyway
         _main.streams = _copy_streams(current.store.log_path(current.uid, current.lease.attempt), "")
         _hook()
     return _main
@@ -122,9 +131,19 @@ def begin(
     head = f"minipipe: {lease.uid} attempt {lease.attempt} token {lease.token[:8]}\n"
     _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), head)
     _hook()
-    if "commit" in entry:
-        git_facts.ask(store, lease.task, Path(entry["file"]).parent)
+    git_facts.ask(store, lease.task, entry)
     return _main
+
+
+def simulate(store: Store, task_id: int) -> None:
+    """Execute a task in this process as a worker's would: the next `Task.init` finds it. Its end follows the process's.
+
+    Transaction effect: one durable commit.
+    """
+    global _simulated
+    lease = edits.start(store, task_id, session.registration(store).id, force=True)
+    context.set_running(context.Running(store.path, lease, lease.uid, lease.uid, True))
+    _simulated = lease.uid
 
 
 def _entry() -> dict[str, Any]:
@@ -181,7 +200,7 @@ def close(status: str | None = None, reason: str = "") -> None:
     for restore in main.streams:
         restore()
     lease = main.current.lease
-    if main.names is not None and lease is not None:
+    if (main.names is not None or main.owned) and lease is not None:
         attempts.finish(main.current.store, lease, _outcome(main, status, reason))
         context.set_running(None)
     forget()

@@ -13,6 +13,7 @@ from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
 from minipipe.sdk.task_data import TaskData
 from minipipe.sdk.task_facts import TaskFacts
+from minipipe.sdk.task_forked import TaskForked
 from minipipe.sdk.task_life import TaskLife
 from minipipe.sdk.task_models import TaskModels
 from minipipe.sdk.task_needs import TaskNeeds
@@ -38,6 +39,7 @@ class Task(
     TaskNeeds,
     TaskRecorded,
     TaskSteering,
+    TaskForked,
 ):
     """One task of the store. Make one with `Task.init`, `Task.current_task` or `Task.get_task`.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas
 import pytest
-from sdk_scripts import python
+from sdk_scripts import python, work
 
 from minipipe import Task, context, errors
 from minipipe.sdk import git_facts, task_registered
@@ -156,6 +156,25 @@ def test_facts_are_read_from_gits_own_files_also_packed_detached_and_in_a_work_t
     assert git_facts.facts(root) == {"repository": str(root), "commit": commit}
     (root / ".git" / "HEAD").unlink()
     assert git_facts.facts(root) == {}
+
+
+def test_what_was_changed_is_asked_beside_the_script_and_stored_when_it_is_asked_for(
+    draft: Task, tmp_path: Path, home: Store
+) -> None:
+    root = tmp_path / "repo"
+    root.mkdir()
+    (root / "a.py").write_text("1\n")
+    git(root, "init", "-q")
+    git(root, "add", "a.py")
+    git(root, "commit", "-qm", "first")
+    (root / "a.py").write_text("2\n" * (git_facts.MOST_BYTES // 2))
+    entry = {"file": str(root / "a.py"), **git_facts.facts(root)}
+    git_facts.ask(home, draft.row_id, entry)
+    git_facts.settle(home, draft.row_id)
+    diff = draft.get_script()["diff"]
+    assert diff is not None and "-1\n+2\n" in diff and "more bytes" in diff[-40:] and len(diff) <= git_facts.MOST_BYTES + 40
+    git_facts.ask(home, draft.row_id, {"file": str(root / "a.py")})
+    assert git_facts._asked == {}, "without a commit nothing is asked"
 
 
 # -- export and import --------------------------------------------------------------------------------------------------
@@ -309,3 +328,71 @@ def test_packages_and_container_travel_with_an_exported_task(draft: Task) -> Non
     assert made is not None
     assert (made.get_requirements(), made.get_base_docker()) == ({"pip": "numpy"}, "image:1 --ipc=host")
     assert made.data.script.requirements.pip == "numpy" and made.data.container.image == "image:1"
+
+
+# -- one script, several tasks ------------------------------------------------------------------------------------------
+
+FORKED = """
+from minipipe import Task
+task = Task.init("kept", "forked")
+
+def square(n, note="none"):
+    print("square", n * n, note)
+
+def cube(n):
+    print("cube", n ** 3)
+
+made = [task.create_function_task(square, n=3, note="mine"), task.create_function_task(cube, "third power", n=2)]
+if Task.running_locally():
+    made[0].set_parameter("Function/n", 5)
+    for draft in made:
+        print(draft.name)
+        Task.enqueue(draft, "default")
+else:
+    print("never here")
+"""
+
+
+def test_a_function_task_runs_the_script_up_to_its_call_with_the_arguments_that_were_stored(folder: Path) -> None:
+    (folder / "forked.py").write_text(FORKED)
+    assert python(folder, "forked.py").out.split("\n")[:2] == ["forked <square>", "forked <third power>"]
+    work(folder)
+    store = Store.open(folder / ".minipipe", create=False)
+    logs = {}
+    for row in store.database.rows("SELECT * FROM task WHERE template_id IS NOT NULL ORDER BY id"):
+        assert (row["status"], row["reason"]) == ("completed", ""), row["reason"]
+        logs[row["name"]] = store.log_path(row["uid"], row["attempt"]).read_text().splitlines()[1:]
+    store.close()
+    assert logs == {"forked <square>": ["square 25 mine"], "forked <third power>": ["cube 8"]}
+
+
+def test_function_tasks_belong_to_the_main_task_and_have_names_of_their_own(home: Store) -> None:
+    with pytest.raises(ValueError, match="belongs to the main task"):
+        Task.create("kept", "other").create_function_task(print)
+    task = Task.init("kept", "main")
+    with pytest.raises(ValueError, match="cannot be called"):
+        task.create_function_task(3)  # type: ignore[arg-type]
+    draft = task.create_function_task(print, sep="x", file=object())
+    assert draft.get_parameters() == {"Function/sep": "x", "Function/__func_readonly__": "print"}
+    assert (draft.status, draft.parent, draft.get_system_tags()) == ("created", task.id, ["func"])
+    with pytest.raises(ValueError, match="'print' already"):
+        task.create_function_task(print)
+    task.close()
+
+
+def test_a_simulated_worker_gives_code_the_stored_values_and_ends_with_the_process(folder: Path) -> None:
+    (folder / "real.py").write_text(
+        "from minipipe import Task\n"
+        "task = Task.init('kept', 'simulated')\n"
+        "print(task.id, task.connect({'n': 1})['n'], Task.running_locally())\n"
+    )
+    uid, value, local = python(folder, "real.py").out.split()
+    assert (value, local) == ("1", "True")
+    (folder / "again.py").write_text(
+        "import sys\nfrom minipipe import Task\n"
+        "task = Task.get_task(sys.argv[1])\ntask.reset()\ntask.set_parameter('General/n', 7)\n"
+        "Task.debug_simulate_remote_task(task.id)\n" + (folder / "real.py").read_text()
+    )
+    assert python(folder, "again.py", uid).out.split() == [uid, "7", "False"]
+    found = python(folder, "-c", f"from minipipe import Task; print(Task.get_task('{uid}').status)").out
+    assert found.strip() == "completed"
