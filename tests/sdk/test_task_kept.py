@@ -369,7 +369,7 @@ def test_a_function_task_runs_the_script_up_to_its_call_with_the_arguments_that_
 def test_function_tasks_belong_to_the_main_task_and_have_names_of_their_own(home: Store) -> None:
     with pytest.raises(ValueError, match="belongs to the main task"):
         Task.create("kept", "other").create_function_task(print)
-    task = Task.init("kept", "main")
+    task = Task.init("kept", "main", auto_connect_arg_parser=False)
     with pytest.raises(ValueError, match="cannot be called"):
         task.create_function_task(3)  # type: ignore[arg-type]
     draft = task.create_function_task(print, sep="x", file=object())
