@@ -126,7 +126,8 @@ def _write_folder(store: Store, runs: Sequence[sqlite3.Row], folder: Path, optio
 
 
 def _follow(store: Store, run: sqlite3.Row, path: Path, options: facts.Options) -> None:
-    """Write the page after each change of the store, at most once a second, until the run has ended. Ctrl-C ends it."""
+    """Write the page after each change of the store, at most once a second, until the run has ended. Ctrl-C ends it; the page then
+    stays as it is and reloads itself no more."""
     try:
         while True:
             version, written = store.database.data_version(), time.monotonic()
@@ -138,4 +139,4 @@ def _follow(store: Store, run: sqlite3.Row, path: Path, options: facts.Options) 
                 if time.monotonic() > written + 5 * REDRAW_S:
                     break  # what runs goes on although no row changes: its time and its log
     except KeyboardInterrupt:
-        return
+        _write(store, find_run(store, run["uid"]), path, options, True)

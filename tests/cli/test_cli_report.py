@@ -10,7 +10,7 @@ import pytest
 from click.testing import Result
 
 from minipipe.cli import report as verb
-from minipipe.store import tasks
+from minipipe.store import records, tasks
 from tests.cli.conftest import Filled
 
 Cli = Callable[..., Result]
@@ -55,6 +55,12 @@ def test_several_runs_make_a_folder_with_an_index(filled: Filled, cli: Cli) -> N
         name = f"minipipe-{run.run_name}-{run.uid[:8]}.html"
         assert f'href="{name}"' in index and 'href="index.html"' in Path("both", name).read_text()
     assert "Parameters side by side" in index
+    third = filled.run()
+    for run, value in ((first, 0.2), (second, 0.5), (third, 0.9)):
+        records.report(filled.store, None, run.id, "Summary", "score", value, None)
+    cli("report", "--all", "-o", "three")
+    ranked = Path("three/index.html").read_text()
+    assert '<span class="soft">highest</span> 0.9' in ranked and '<span class="soft">lowest</span> 0.2' in ranked
     assert cli("report", "--all").output == f"{verb.FOLDER}/index.html\n"
     Path("file").write_text("x")
     assert cli("report", "--all", "-o", "file").exit_code == 2 and Path("file").read_text() == "x"
@@ -90,3 +96,14 @@ def test_watch_writes_the_last_page_when_the_run_has_ended(filled: Filled, cli: 
     assert cli("report", "--watch", "-o", "page.html").exit_code == 0
     text = Path("page.html").read_text()
     assert waits and 'http-equiv="refresh"' not in text and "1 completed" in text
+
+
+def test_a_watch_that_is_interrupted_leaves_a_page_that_stays(filled: Filled, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled.run()
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb.time, "sleep", interrupt)
+    assert cli("report", "--watch", "-o", "page.html").exit_code == 0
+    assert 'http-equiv="refresh"' not in Path("page.html").read_text()
