@@ -107,15 +107,6 @@ class PipelineController(WrittenPipeline):
             launch.complete(self._made, self._described(), self._parameters)
         return self._made
 
-    def _described(self) -> launch.Definition:
-        return replace(
-            self._definition,
-            descriptions=self._descriptions,
-            types=self._types,
-            places=self._places,
-            usual=dict(self._parameters),
-        )
-
     def _place(self) -> session.Current:
         """Where the pipeline's task is; it is stored as a draft when this is first asked for."""
         if self._started is not None:

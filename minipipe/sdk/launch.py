@@ -431,6 +431,24 @@ def decode_settings(text: str) -> dict[str, Any]:
     return found
 
 
+def foreseen(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that will hold, for a pipeline that is still being written: what a worker's run has stored, or ``--set`` says.
+
+    Raises:
+        BadParameter: a value that cannot be read as the declared type.
+    """
+    running = context.running()
+    known = definition.known(given)
+    if running is not None and running.worker_mode:
+        store = session.open_store()
+        if _outer(store, running, definition) is not None:
+            return given
+        return overrides.stored(store, runs.id_of(store, running.uid), given, known)
+    told = decode_settings(os.environ.get(SET_VARIABLE, "") or "{}")
+    names = {one.name for one in known} | {f"{one.section}/{one.name}" for one in known}
+    return overrides.applied(definition.name, given, known, {name: value for name, value in told.items() if name in names})
+
+
 def _with_settings(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
     """Arguments with what ``minipipe run --set`` says.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from minipipe import errors, limits, states
@@ -135,10 +136,19 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._places[str(name)] = place_of(sys._getframe(1))
         self._descriptions[str(name)] = description or ""
 
+    def _described(self) -> launch.Definition:
+        return replace(
+            self._definition,
+            descriptions=self._descriptions,
+            types=self._types,
+            places=self._places,
+            usual=dict(self._parameters),
+        )
+
     def get_parameters(self) -> dict[str, Any]:
-        """The pipeline's parameters: name -> typed value."""
+        """The pipeline's parameters: name -> typed value; before the start, too, with what a run of it was told."""
         if self._plans or self._parameters or self._made is None:
-            return dict(self._parameters)
+            return dict(self._parameters if self._started is not None else launch.foreseen(self._described(), self._parameters))
         return {key[5:]: value for key, value in self.task.get_parameters(cast=True).items() if key.startswith("Args/")}
 
     def set_default_execution_queue(self, default_execution_queue: str | None) -> None:

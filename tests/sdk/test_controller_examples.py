@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(
     find_spec("sklearn") is None or find_spec("pandas") is None, reason="needs scikit-learn and pandas"
 )
 
+_TEMPLATES = ("custom_controller/train", "hyperparameters/template")
+
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,9 +33,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "registered-examples"
     with FileLock(f"{folder}.lock"):
         if not (folder / "done").exists():
-            for example in ("from_tasks", "custom_controller"):
+            for example in ("from_tasks", "custom_controller", "hyperparameters"):
                 shutil.copytree(ROOT / "examples" / example, folder / example)
-            for script in ("from_tasks/load", "from_tasks/split", "from_tasks/train", "custom_controller/train"):
+            for script in (*(f"from_tasks/{name}" for name in ("load", "split", "train")), *_TEMPLATES):
                 assert "created" in run(folder, f"{script}.py").err
             (folder / "done").touch()
     return folder
@@ -146,3 +148,33 @@ def test_a_custom_controller_searches_at_random_over_clones_of_a_template(folder
     assert len(done.out.splitlines()) == 2, "what the script prints appears once"
     assert done.out.startswith("not good enough: digits svm ")
     assert task(left.store, "examples", "digits svm").status == "created"
+
+
+@pytest.mark.conformance
+def test_trainings_with_other_hyperparameters_run_at_once_and_the_best_one_is_fitted(folder: Path, left: Left) -> None:
+    done = run(folder, "hyperparameters/many.py", "--set", "count=100", "--set", "gammas=[0.001]", "-j", "2")
+
+    steps = newest(left, "digits concurrently")
+    assert steps == dict.fromkeys(("load", "train", "train_1", "fit"), ("completed", False))
+    best = task(left.store, "examples/.pipelines/digits concurrently", "digits concurrently").artifacts["best"].get()
+    scores = [row["value"] for row in left.rows("SELECT CAST(text AS REAL) AS value FROM parameter WHERE name = 'score'")]
+    assert best["accuracy"] == max(scores)
+    assert "2 trainings, best C=" in done.out
+
+
+def test_a_random_search_is_one_pipeline_whose_trials_copy_a_template_and_a_rerun_changes_their_number(
+    folder: Path, left: Left
+) -> None:
+    done = run(folder, "hyperparameters/search.py", "--set", "trials=1")
+    again = python(folder, "-m", "minipipe", "rerun", "@last", "--set", "trials=2")
+
+    scores = {}
+    for name in ("digits search", "digits search #2"):
+        search = task(left.store, "examples/.pipelines/digits search", name)
+        assert search.status == "completed"
+        scores[name] = {series: points["y"][-1] for series, points in search.get_reported_scalars()["accuracy"].items()}
+    assert (set(scores["digits search"]), set(scores["digits search #2"])) == ({"trial 0"}, {"trial 0", "trial 1"})
+    assert scores["digits search"]["trial 0"] == scores["digits search #2"]["trial 0"], "drawn alike"
+    best = max(scores["digits search #2"], key=scores["digits search #2"].__getitem__)
+    assert f"best of 2: {best}, " in again.out
+    assert "best of 1: trial 0, " in done.out
