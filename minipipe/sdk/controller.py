@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from minipipe import context, errors, states
@@ -313,6 +314,71 @@ class PipelineController(WrittenPipeline):
             UsageError: an id and a name, or neither.
         """
         return cls._of(existing.find(pipeline_id, pipeline_project, pipeline_name, pipeline_version, pipeline_tags))
+
+    @classmethod
+    def create(
+        cls,
+        project_name: str,
+        task_name: str,
+        repo: str | None = None,
+        branch: str | None = None,
+        commit: str | None = None,
+        script: str | None = None,
+        working_directory: str | None = None,
+        packages: bool | Sequence[str] | None = None,
+        requirements_file: str | Path | None = None,
+        docker: str | None = None,
+        docker_args: str | None = None,
+        docker_bash_setup_script: str | None = None,
+        argparse_args: Sequence[tuple[str, str]] | None = None,
+        force_single_script_file: bool = False,
+        version: str | None = None,
+        add_run_number: bool = True,
+        binary: str | None = None,
+        module: str | None = None,
+        detect_repository: bool = True,
+    ) -> PipelineController:
+        """A draft of a pipeline that a script defines; the script is stored, not run. Enqueue it, or copies of it.
+
+        Args:
+            project_name, task_name: of the pipeline.
+            version: default 1.0.0.
+            add_run_number: the second one of that name is called ``NAME #2``.
+            repo, branch, commit, script, …: see `Task.create`.
+
+        Raises:
+            BadPipeline: the version is not a PEP 440 string.
+            UsageError, RepositoryError, NotSupported: see `Task.create`. Nothing was stored.
+
+        Transaction effect: two durable commits.
+        """
+        definition = launch.Definition(
+            task_name, project_name, versions.checked(version) or "1.0.0", add_run_number=add_run_number
+        )
+        made = Task.create(
+            definition.hidden_project,
+            launch.numbered(session.open_store(), definition),
+            str(states.TaskTypes.controller),
+            repo,
+            branch,
+            commit,
+            script,
+            working_directory,
+            packages,
+            requirements_file,
+            docker,
+            docker_args,
+            docker_bash_setup_script,
+            argparse_args,
+            None,
+            True,
+            force_single_script_file,
+            binary,
+            module,
+            detect_repository,
+        )
+        launch.become_pipeline(made.store, made.row_id, definition)
+        return cls._of(made)
 
     @classmethod
     def clone(

@@ -120,7 +120,7 @@ def make(definition: Definition, given: dict[str, Any], mode: str = "", settings
         return Made(row["id"], row["uid"], definition, mode=mode)
     entry = here(definition, mode)
     given = _with_settings(definition, given) if settings else given
-    new = tasks.submit(store, _controller(store, definition, given, entry, _numbered(store, definition)))
+    new = tasks.submit(store, _controller(store, definition, given, entry, numbered(store, definition)))
     git_facts.ask(store, new.id, entry)
     return Made(new.id, new.uid, definition, mode=mode, early=not settings)
 
@@ -256,6 +256,12 @@ def is_called(definition: Definition) -> bool:
         return True
     told = records.settings_of(session.open_store(), runs.id_of(session.open_store(), running.run))
     return told.get("pipeline") != definition.key or told.get("call") in (None, definition.call)
+
+
+def become_pipeline(store: Store, task_id: int, definition: Definition) -> None:
+    """Make a draft that runs a script the task of the pipeline that the script defines. Transaction effect: one durable commit."""
+    new = _controller(store, definition, {}, edits.facts(store, task_id), definition.name)
+    edits.become_run(store, task_id, replace(new, settings={}))  # the script says which of its pipelines it is
 
 
 def _make_nested(store: Store, outer: sqlite3.Row, definition: Definition, given: dict[str, Any], mode: str) -> Made:
@@ -395,7 +401,7 @@ def _cells(definition: Definition, given: dict[str, Any]) -> list[tasks.Paramete
     ]
 
 
-def _numbered(store: Store, definition: Definition) -> str:
+def numbered(store: Store, definition: Definition) -> str:
     """``NAME``, then ``NAME #2`` … (ClearML's rule)."""
     if not definition.add_run_number:
         return definition.name

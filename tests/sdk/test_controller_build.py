@@ -641,3 +641,22 @@ def test_stored_parameters_of_an_earlier_draft_are_not_overwritten() -> None:
 
     assert pipe.task.get_parameters(cast=True) == {"Args/n": 8}
     assert records.parameters(session.open_store(), pipe.task.row_id)[0]["type"] == "int"
+
+
+def test_a_pipeline_is_made_from_a_script_that_is_not_run(tmp_path: Path) -> None:
+    script = tmp_path / "flow.py"
+    script.write_text("raise SystemExit('it ran')")
+
+    first = PipelineController.create("tests", "made", script=str(script), version="2.1", argparse_args=[("n", "3")])
+    second = PipelineController.create("tests", "made", script=str(script))
+
+    assert [one.task.name for one in (first, second)] == ["made", "made #2"]
+    assert [(one.task.status, one.version, one.task.task_type) for one in (first, second)] == [
+        ("created", "2.1", "controller"),
+        ("created", "1.0.0", "controller"),
+    ]
+    assert first.task.get_project_name() == "tests/.pipelines/made"
+    assert first.task.get_parameter("Args/n") == "3"
+    assert PipelineController.get(pipeline_project="tests", pipeline_name="made").id == first.id
+    with pytest.raises(errors.BadPipeline, match="version"):
+        PipelineController.create("tests", "made", script=str(script), version="one")
