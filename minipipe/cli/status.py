@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import re
 import shutil
 import sys
@@ -222,13 +224,26 @@ def describe(one: presence.LiveWorker) -> str:
     return f"{one.name} {serves}, {one.busy} of {one.slots} busy"
 
 
+class _Frame(io.StringIO):
+    """What is shown next, gathered so that it replaces the old picture in one stroke: a cleared terminal flickers."""
+
+    encoding = property(lambda self: getattr(sys.__stdout__, "encoding", None) or "ascii")
+
+    def isatty(self) -> bool:
+        """It ends on the terminal."""
+        return True
+
+
 def _watch(store: Store, out: Output, wanted: Callable[[], views.Filter]) -> None:
     """Redraw after each change of the store and once a second, at most four times a second."""
+    sys.stdout.write("\x1b[2J")
     try:
         while True:
             version, drawn = store.database.data_version(), time.monotonic()
-            sys.stdout.write("\x1b[H\x1b[2J")
-            _show(store, out, wanted())
+            frame = _Frame()
+            with contextlib.redirect_stdout(frame), contextlib.redirect_stderr(frame):
+                _show(store, out, wanted())
+            sys.stdout.write("\x1b[H" + frame.getvalue().replace("\n", "\x1b[K\n") + "\x1b[J")
             sys.stdout.flush()
             while time.monotonic() < drawn + REDRAW_S or (
                 store.database.data_version() == version and time.monotonic() < drawn + 1.0

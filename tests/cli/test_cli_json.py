@@ -36,7 +36,11 @@ ARGUMENTS = {
     "queue move": ("queue", "move", "@last/waits", "gpu"),
     "graph": ("graph", "@last"),
     "timeline": ("timeline", "@last"),
+    "check": ("check", "bad.py"),
 }
+BAD = (
+    "from clearml import PipelineDecorator\nN = 3\n\n@PipelineDecorator.component(return_values=['x'])\ndef f():\n    return N\n"
+)
 
 
 def shape(text: str) -> dict[str, Any] | list[Any]:
@@ -100,8 +104,9 @@ def full(filled: Filled) -> Filled:
 
 @pytest.mark.parametrize("verb", KEYS)
 def test_the_keys_of_json_are_those_of_the_readme(full: Filled, cli: Invoke, verb: str) -> None:
+    Path("bad.py").write_text(BAD)
     result = cli(*ARGUMENTS.get(verb, tuple(verb.split())), "--json")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == (1 if verb == "check" else 0), result.output
     compare(shape(KEYS[verb]), json.loads(result.stdout), verb)
 
 

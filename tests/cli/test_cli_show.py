@@ -41,7 +41,8 @@ def test_a_run_is_shown_with_a_line_for_each_step(filled: Filled, cli: Invoke) -
     assert lines[-3].split() == ["load", "completed", "0.9s"]
     assert lines[-2] == "  train     failed       3.1s  attempt 2/2  ValueError: loss is nan  flow.py:31"
     assert lines[-1].split() == ["evaluate", "skipped", "train", "failed"]
-    assert result.stderr == f"next: minipipe logs {run.run_name}/train | minipipe resume {run.run_name}\n"
+    step = f"{run.run_name}/train"
+    assert result.stderr == f"next: minipipe logs {step} | minipipe step {step} --pdb | minipipe resume {run.run_name}\n"
 
 
 def test_a_step_is_shown_with_its_facts_and_its_traceback(filled: Filled, cli: Invoke) -> None:
