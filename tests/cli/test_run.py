@@ -317,7 +317,7 @@ def test_a_failed_step_is_shown_with_its_line_its_last_words_and_what_to_type(st
         "error: step 'second' failed: ValueError: not fixed yet\n"
         f'  cause: flow.py:{line}, in second:  raise ValueError("not fixed yet")\n'
         "         log: almost there\n"
-        f"  hint: minipipe logs {run_id}/second   or, after a fix:  minipipe resume {run_id}\n"
+        f"  hint: minipipe step {run_id}/second --pdb   or, after a fix:  minipipe resume {run_id}\n"
     )
     assert re.search(r"^failed second \d+\.\ds ValueError: not fixed yet$", done.stderr, re.MULTILINE)
     assert re.search(r"^skipped third second failed$", done.stderr, re.MULTILINE)
