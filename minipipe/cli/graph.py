@@ -47,13 +47,13 @@ def graph(out: Output, name: str, form: str | None, target: str | None, force: b
             output.write(node.uid)
         return
     if target is not None:
-        text = "\n".join(_lines(found, form, plain=True)) + "\n"
+        text = "\n".join(_lines(found, form, plain=True, encoded=True)) + "\n"
         output.write(output.escape(files.save(Path(target).expanduser(), text.encode(), force)))
         return
     if form == "json":
         output.print_json(document(found), line=out.format == "jsonl")
         return
-    for line in _lines(found, form, plain=not output.is_terminal(sys.stdout)):
+    for line in _lines(found, form, not output.is_terminal(sys.stdout), output.can_encode("├└│─", sys.stdout)):
         output.write(line)
     if form == "tree" and not found.nodes:
         output.note(f"{run['uid'][:8]} has no steps", kind="")
@@ -72,7 +72,7 @@ def find_run(store: Store, name: str) -> Any:
     return lookup.find_run(store, name)
 
 
-def _lines(found: picture.Picture, form: str, plain: bool) -> Iterator[str]:
+def _lines(found: picture.Picture, form: str, plain: bool, encoded: bool) -> Iterator[str]:
     name = found.run["run_name"]
     if form == "mermaid":
         yield dag.mermaid(found)
@@ -83,15 +83,14 @@ def _lines(found: picture.Picture, form: str, plain: bool) -> Iterator[str]:
     elif form == "json":
         yield output.json_text(document(found))
     else:
-        yield from _tree(found, plain)
+        yield from _tree(found, plain, encoded)
 
 
-def _tree(found: picture.Picture, plain: bool) -> Iterator[str]:
+def _tree(found: picture.Picture, plain: bool, encoded: bool) -> Iterator[str]:
     def sign(status: str) -> str:
         return "" if plain else output.glyph(status)
 
-    ascii_only = not plain and not output.can_encode("├└│─×", sys.stdout)
-    for before, box, said in tree.lines(folds.fold(found), sign, ascii_only):
+    for before, box, said in tree.lines(folds.fold(found), sign, not encoded):
         mark = sign(box.status)
         shown = output.style(mark, box.status) + " " if mark else ""
         yield f"{before}{shown}{output.escape(box.name)} {output.escape(said)}".rstrip()

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -42,6 +43,13 @@ def test_graph_prints_a_tree_with_words(run: tasks.Submitted, cli: Cli) -> None:
         "   ├─ train failed 3.1s  (train_points)",
         "   └─ evaluate skipped  (test_points; model from train)",
     ]
+
+
+def test_where_lines_cannot_be_encoded_the_tree_has_plain_ones(run: tasks.Submitted, command: Callable[..., Any]) -> None:
+    shown = command("graph", PYTHONIOENCODING="ascii", PYTHONUTF8="0").stdout.decode().splitlines()
+    assert shown[1:3] == ["`- split completed 0.9s  (data)", "   |- train failed 3.1s  (train_points)"]
+    bars = command("timeline", PYTHONIOENCODING="ascii", PYTHONUTF8="0").stdout.decode()
+    assert "#" in bars and "\\u" not in bars
 
 
 def test_graph_gives_mermaid_dot_svg_and_json_of_the_same_run(run: tasks.Submitted, cli: Cli) -> None:
