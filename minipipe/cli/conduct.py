@@ -312,7 +312,7 @@ class _Conductor:
             return ending.failure(store, bad[0], sessions.steps(store, bad[0]["id"]))
         if ended.error is not None:
             return errors.WorkFailed(f"{self._script_name()} raised {script.last_line(ended.error)}", script.where(ended.error))
-        return self._leftover()
+        return self._leftover(store)
 
     def _placed(self, error: errors.MinipipeError) -> errors.MinipipeError:
         """The error with the line of the script that led to it."""
@@ -321,13 +321,17 @@ class _Conductor:
             error.cause = f"{place}; {error.cause}" if error.cause else place
         return error
 
-    def _leftover(self) -> errors.MinipipeError | None:
+    def _leftover(self, store: Store | None) -> errors.MinipipeError | None:
         """What the command was told and no pipeline took."""
         left = os.environ.get(launch.SET_VARIABLE)
         if left:
             names = ", ".join(launch.decode_settings(left))
+            begun = sessions.runs(store, self.scope) if store is not None else []
+            again = f"minipipe rerun {begun[-1]['uid'][:8]} --set … changes what that task connects" if begun else ""
             return errors.BadParameter(
-                f"no pipeline took --set {names}", f"{self._script_name()} started none", "leave --set out, or start a pipeline"
+                f"no pipeline took --set {names}",
+                f"{self._script_name()} started none",
+                again or "leave --set out, or start a pipeline",
             )
         if os.environ.get(session.RESUME_VARIABLE):
             cause = f"{self._script_name()} does not start its pipeline any more"

@@ -71,3 +71,12 @@ def test_a_script_that_leaves_for_a_queue_goes_on_in_the_pool_and_the_command_en
     assert "minipipe worker" in done.stderr
     command("worker", "--until-idle")
     assert "failed" in command("show", done.stdout.split()[-1]).stdout
+
+
+def test_what_a_task_connects_is_changed_by_running_it_again(folder: Path, command: Command) -> None:
+    (folder / "train.py").write_text(TEMPLATE.replace("task.execute_remotely()", ""))
+    done = command("run", "train.py", "--set", "rate=0.5", check=2)
+    again = done.stderr.rpartition("minipipe rerun ")[2].split()[0]
+
+    assert "no pipeline took --set rate" in done.stderr and done.stdout == "training with 0.1\n"
+    assert command("rerun", again, "--set", "rate=0.5").stdout == "training with 0.5\n"
