@@ -76,6 +76,16 @@ def test_an_optional_module_without_its_names_fails_at_import_so_that_scripts_fa
         importlib.import_module("clearml.automation.hpbandster")
 
 
+def test_importing_it_loads_nothing_that_is_not_used() -> None:
+    ask = (
+        "import sys, minipipe.clearml as alias; alias.install(); import clearml, clearml.automation, clearml.automation.controller;"
+        "heavy = ('minipipe.sdk', 'minipipe.store', 'minipipe.cli', 'sqlite3', 'click', 'numpy');"
+        "print([name for name in sys.modules if name.startswith(heavy)])"
+    )
+    done = subprocess.run((sys.executable, "-c", ask), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
 # -- where ----------------------------------------------------------------------------------------------------------------
 
 
