@@ -12,7 +12,7 @@ import click
 from minipipe import errors, states
 from minipipe.cli import lines, output, script
 from minipipe.cli.output import Output
-from minipipe.store import details, lookup, presence, reasons, records, surroundings, views
+from minipipe.store import details, lookup, models, plots, presence, reasons, records, surroundings, views
 from minipipe.store.details import elapsed_s, error_of
 from minipipe.store.home import Store
 
@@ -179,6 +179,8 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
         ("recorded", " ".join(f"{name}={_short(value)}" for name, value in json.loads(task["settings"]).items())),
         ("inputs", _names(artifacts, "input")),
         ("outputs", _names(artifacts, "output")),
+        ("models", _models(store, task)),
+        ("plots", _plots(store, task)),
         ("tags", ", ".join(details.tags_of(store, task["id"]))),
         ("comment", task["comment"]),
     ]
@@ -187,6 +189,22 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _models(store: Store, task: sqlite3.Row) -> str:
+    """``best (PyTorch, 7 kB), pretrained (input, ONNX)``."""
+    found = []
+    for one in models.of_task(store, task["id"]):
+        bytes_ = output.size(one.model.size) if one.model.digest is not None else one.model.url or ""
+        facts = ("input" if one.role == models.INPUT else "", one.model.framework, bytes_)
+        found.append(f"{one.name} ({', '.join(fact for fact in facts if fact)})")
+    return ", ".join(found)
+
+
+def _plots(store: Store, task: sqlite3.Row) -> str:
+    """``confusion/test, samples/epoch (image/png)``: the newest of each title and series."""
+    found = plots.newest(plots.of_task(store, task["id"]))
+    return ", ".join(f"{one.title}/{one.series}" + ("" if one.is_figure else f" ({one.type})") for one in found)
 
 
 def _names(artifacts: list[dict[str, Any]], role: str) -> str:

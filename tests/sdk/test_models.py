@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zipfile
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from minipipe import InputModel, Model, OutputModel, StorageManager, Task, errors
+from minipipe.cli import root
 from minipipe.store import models, plots
 from minipipe.store.home import Store
 from tests.faults.sane import sane
@@ -414,3 +417,14 @@ def test_weights_come_back_after_the_file_is_gone(task: Task, home: Store) -> No
         url = OutputModel(task).update_weights(held.name)
     assert content_of(StorageManager.get_local_copy(url)) == b"1"
     assert json.loads(json.dumps(task.models.output[0].get_all_metadata())) == {}
+
+
+def test_show_names_models_and_plots(task: Task, file: Path) -> None:
+    OutputModel(task, name="net").update_weights(str(file))
+    InputModel.import_model("https://host/base.onnx", name="base").connect(task)
+    task.get_logger().report_matrix("confusion", "test", [[1]], 1)
+    task.get_logger().report_media("sound", "first", 1, stream=io.BytesIO(b"1"), file_extension=".wav")
+    result = CliRunner().invoke(root, ["show", task.id[:8]])
+    shown = {line.split()[0]: line.split(None, 1)[1] for line in result.stdout.splitlines()[1:] if line.split()[1:]}
+    assert shown["models"].startswith("base (input, ONNX, https://host/base.onnx), best (PyTorch, 70")
+    assert shown["plots"].startswith("confusion/test, sound/first (audio/")
