@@ -119,6 +119,7 @@ def test_an_error_of_the_library_reaches_the_user_and_one_of_ours_does_not(
 # -- figures ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")  # said where there is a display
 def test_figures_are_captured_when_they_are_shown_or_saved(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
