@@ -554,14 +554,14 @@ def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(s
         shop.wait(lambda: not workers.alive(shop.store), 10)
         workers.reap(shop.store, 3, sweep)
         run = shop.store.database.row("SELECT * FROM task WHERE controller = 1 ORDER BY id DESC LIMIT 1")
-        resume = {}
+        resuming = {}
         if run is not None and run["status"] in ("stopped", "created"):
             resume.revive(shop.store, run["id"])
-            resume = {"MINIPIPE_RESUME": run["uid"]}
+            resuming = {"MINIPIPE_RESUME": run["uid"]}
         done = subprocess.run(
             command,
             cwd=shop.folder,
-            env={**base, **resume, "PYTHONPATH": str(ROOT)},
+            env={**base, **resuming, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             timeout=60,
             check=False,
