@@ -24,6 +24,9 @@ ENDED: Final = frozenset({COMPLETED, FAILED, STOPPED, SKIPPED, PUBLISHED})
 GOOD: Final = frozenset({COMPLETED, PUBLISHED})
 BAD: Final = frozenset({FAILED, STOPPED})
 
+RETRY_CAP_S: Final = 30.0
+"""The longest wait between two tries of a task."""
+
 # old status: (moves anybody may make, moves only with force=True). ClearML's table plus one row of our own:
 # in_progress -> pending, taken by a failed attempt whose retry predicate must be asked in the controller.
 MOVES: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {

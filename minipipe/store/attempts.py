@@ -23,7 +23,6 @@ from minipipe.store import cache, codec, monitors, promote, tasks
 from minipipe.store.home import Store
 
 RETRY_BASE_S = 0.1
-RETRY_CAP_S = 30.0
 
 # How an attempt ended, as its worker saw it.
 DONE = "completed"
@@ -96,17 +95,21 @@ class Claim:
     environment: str | None = None
 
 
+# A wait is never longer than the cap: one that ends further away was set before the clock was set back, and is over.
+_DUE = f"(not_before <= :now OR not_before > :now + {states.RETRY_CAP_S})"
+
 _CLAIM = """
 UPDATE task SET status = 'in_progress', worker_id = :worker, token = :token, attempt = attempt + 1, started_at = :now,
        updated_at = :now, ended_at = NULL, duration_s = NULL, progress = NULL, reason = '', lent = 0
  WHERE status = 'queued' AND id = (
        SELECT id FROM task WHERE status = 'queued' AND controller = :controller AND {whose}
-          AND not_before <= :now AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
+          AND {due} AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)
         ORDER BY priority DESC, ticket, id LIMIT 1)
 RETURNING id, uid, name, attempt, token, controller, entry, time_limit_s, parent_id, run_name, session, private, environment"""
-_CLAIM_PUBLIC = _CLAIM.format(whose="private = 0 AND queue = :queue")
+_CLAIM_PUBLIC = _CLAIM.format(due=_DUE, whose="private = 0 AND queue = :queue")
 _CLAIM_SESSION = _CLAIM.format(
-    whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))"
+    due=_DUE,
+    whose="session = :session AND session <> '' AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone)))",
 )
 
 
@@ -182,16 +185,21 @@ def anything_for(store: Store, who: Claimant, step: bool, due: bool = True) -> b
         step: look for steps too, not only for controllers.
         due: count only tasks whose retry wait is over.
     """
-    whose = "session = ? AND session <> ''" if who.session else "private = 0 AND queue IN (SELECT value FROM json_each(?))"
-    sql = (
-        f"SELECT 1 FROM task WHERE status = 'queued' AND {whose} AND controller >= ? AND not_before <= ?"
-        " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)"
-        " AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(?))) LIMIT 1"
+    whose = (
+        "session = :mine AND session <> ''" if who.session else "private = 0 AND queue IN (SELECT value FROM json_each(:mine))"
     )
-    mine = who.session or json.dumps(who.queues)
-    horizon = time.time() if due else 1e18
-    left_alone = json.dumps(who.left_alone if who.session else ())
-    return store.database.row(sql, (mine, 0 if step else 1, horizon, left_alone)) is not None
+    sql = (
+        f"SELECT 1 FROM task WHERE status = 'queued' AND {whose} AND controller >= :controller AND {_DUE if due else '1'}"
+        " AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.name = task.queue AND q.paused = 1)"
+        " AND (private = 1 OR queue NOT IN (SELECT value FROM json_each(:left_alone))) LIMIT 1"
+    )
+    values = {
+        "mine": who.session or json.dumps(who.queues),
+        "controller": 0 if step else 1,
+        "now": time.time(),
+        "left_alone": json.dumps(who.left_alone if who.session else ()),
+    }
+    return store.database.row(sql, values) is not None
 
 
 def start_here(store: Store, task_id: int, worker_id: int) -> Lease:
@@ -332,7 +340,7 @@ def _decide(row: sqlite3.Row, outcome: Outcome, max_crashes: int, now: float) ->
         return _Verdict(states.PENDING, outcome.reason, hold="retry")
     if row["retries"] < row["max_retries"]:
         # Full jitter, capped: many steps that failed together must not come back together.
-        wait = min(RETRY_CAP_S, RETRY_BASE_S * 2 ** row["retries"]) * between(0.5, 1.0)
+        wait = min(states.RETRY_CAP_S, RETRY_BASE_S * 2 ** row["retries"]) * between(0.5, 1.0)
         return _Verdict(states.QUEUED, outcome.reason, retry=1, not_before=now + wait)
     return _Verdict(states.FAILED, outcome.reason)
 

@@ -44,7 +44,7 @@ def _why_queued(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker]) -
     if paused is not None:
         return f"queue {queue!r} is paused; go on: minipipe queue resume {queue}"
     wait_s = task["not_before"] - time.time()
-    if wait_s > 0:
+    if 0 < wait_s <= states.RETRY_CAP_S:
         return f"tries again in {max(1, round(wait_s))}s" + (f" ({task['reason']})" if task["reason"] else "")
     own = [worker for worker in living if worker.kind == AGENT and worker.session and worker.session == task["session"]]
     serving = own or ([] if task["private"] else servers(living, queue))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from minipipe import errors
+from minipipe import errors, states
 from minipipe.store import attempts, codec, records, resume, tasks, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
@@ -497,7 +498,7 @@ def test_a_retry_waits_longer_each_time_and_nobody_claims_it_early(store: Store,
             connection.execute("UPDATE task SET not_before = 0")
         assert attempts.anything_for(store, who, step=True)
     for count, wait in enumerate(waits):
-        longest = min(attempts.RETRY_CAP_S, attempts.RETRY_BASE_S * 2**count)
+        longest = min(states.RETRY_CAP_S, attempts.RETRY_BASE_S * 2**count)
         assert longest / 2 <= wait <= longest * 1.001
 
 
@@ -628,3 +629,15 @@ def test_a_chain_of_thousands_ends_without_recursion(store: Store, worker: worke
     tasks.release(store, first, skip=True)
     rows = store.database.rows("SELECT status, count(*) FROM task GROUP BY status")
     assert [tuple(row) for row in rows] == [("skipped", 2_001)]
+
+
+def test_a_wait_beyond_the_longest_one_was_set_before_the_clock_was_set_back_and_is_over(
+    store: Store, worker: workers.Registration
+) -> None:
+    number = step(store)
+    who = attempts.Claimant(worker.id, ("default",))
+    with store.database.write() as connection:
+        connection.execute("UPDATE task SET not_before = ?", (time.time() + 86_400,))
+    assert attempts.anything_for(store, who, step=True)
+    found = attempts.claim_next(store, who)
+    assert found is not None and found.lease.task == number

@@ -1,4 +1,4 @@
-"""Death at the n-th statement or file operation of a process under test; nothing happens without ``MINIPIPE_TEST_KILL``.
+"""Death at the n-th statement or file operation of a process under test; nothing happens without a variable.
 
 ``MINIPIPE_TEST_KILL=<role>:<kind>:<n>[:<when>]``
 
@@ -12,6 +12,8 @@
 ``MINIPIPE_TEST_MATCH=A>>B`` counts only what contains B, from the first that contains A on. Statements are matched with their
 values, file operations as ``name argument``. ``MINIPIPE_TEST_MARK=FILE`` makes it happen once: whoever comes to the point when
 the file is there goes on. ``MINIPIPE_TEST_COUNT=FILE`` appends what was counted, a line each.
+
+``MINIPIPE_TEST_CLOCK=FILE`` moves the wall clock by the seconds that stand in the file, whenever it is read.
 
 The statement callback runs before its statement, and SQLite swallows what it raises: so it kills.
 """
@@ -129,3 +131,18 @@ if os.environ.get("MINIPIPE_TEST_KILL"):
     else:
         for _name in ("open", "write", "fsync", "mkdir", "replace", "link", "unlink"):
             _wrap_os(_plan, _name)
+
+if os.environ.get("MINIPIPE_TEST_CLOCK"):
+    import time as _time
+
+    _real = _time.time
+
+    def _shifted() -> float:
+        """The wall clock, moved by as many seconds as stand in a file; monotonic time stays as it is."""
+        try:
+            with open(os.environ["MINIPIPE_TEST_CLOCK"]) as file:
+                return _real() + float(file.read() or 0)
+        except (OSError, ValueError):
+            return _real()
+
+    _time.time = _shifted
