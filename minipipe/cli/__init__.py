@@ -214,7 +214,15 @@ def main() -> NoReturn:
 
 
 def _prepare_streams() -> None:
-    """What an encoding cannot write is written as an escape, never an error: names come from anywhere."""
+    """What an encoding cannot write is written as an escape, never an error: names come from anywhere. A stream that was closed
+    before we began is the null device: else the next file that is opened would take its number, and its prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: mostly this one
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
