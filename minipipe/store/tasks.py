@@ -521,8 +521,9 @@ def abort(
     with store.database.write() as connection:
         for task_id in task_ids:
             rows = connection.execute(
+                # A clone of a run stands under it, and is none of its work; one under a search is.
                 "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT t.id FROM task t JOIN tree ON t.parent_id = tree.id"
-                " WHERE t.run_name IS NULL OR t.nested = 1)"  # a clone of a run stands under it, and is none of its work
+                " JOIN task p ON p.id = t.parent_id WHERE t.run_name IS NULL OR t.nested = 1 OR p.run_name IS NULL)"
                 " SELECT id, status, abort_requested FROM task WHERE id IN tree ORDER BY id",
                 (task_id,),
             ).fetchall()

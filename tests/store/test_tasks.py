@@ -275,6 +275,25 @@ def test_once_an_abort_is_committed_no_result_changes_it(store: Store, worker: w
     assert store.database.rows("SELECT * FROM cache") == []
 
 
+def test_abort_of_a_search_takes_the_pipelines_under_it_and_that_of_a_run_leaves_its_clones(
+    store: Store, worker: workers.Registration
+) -> None:
+    search = step(store, parent_id=None)
+    trial, template = run(store, parent_id=search), run(store)
+    clone = run(store, parent_id=template.id)
+    for each in (trial, clone):
+        tasks.enqueue(store, each.id, "services")
+
+    tasks.abort(store, [search, template.id])
+
+    assert [status(store, each) for each in (search, trial.id, template.id, clone.id)] == [
+        "stopped",
+        "stopped",
+        "stopped",
+        "queued",
+    ]
+
+
 def test_abort_of_a_run_takes_everything_below_it(store: Store, worker: workers.Registration) -> None:
     outer = run(store)
     inner = run(store, parent_id=outer.id, nested=True)
