@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from minipipe import InputModel, Model, OutputModel, StorageManager, Task, errors
+from minipipe import InputModel, Model, OutputModel, PipelineController, PipelineDecorator, StorageManager, Task, errors
 from minipipe.cli import root
 from minipipe.store import models, plots
 from minipipe.store.home import Store
@@ -428,3 +428,12 @@ def test_show_names_models_and_plots(task: Task, file: Path) -> None:
     shown = {line.split()[0]: line.split(None, 1)[1] for line in result.stdout.splitlines()[1:] if line.split()[1:]}
     assert shown["models"].startswith("base (input, ONNX, https://host/base.onnx), best (PyTorch, 70")
     assert shown["plots"].startswith("confusion/test, sound/first (audio/")
+
+
+def test_upload_model_stores_a_model_of_the_pipelines_task(home: Store, as_worker: Callable[[Task], Task], file: Path) -> None:
+    run = as_worker(Task.create("models", "pipeline", "controller"))
+    for front in (PipelineController, PipelineDecorator):
+        model = front.upload_model(front.__name__, str(file))
+        assert run.models.output[front.__name__].id == model.id and file.exists()
+    with pytest.raises(ValueError, match="/nowhere"):
+        PipelineDecorator.upload_model("x", "/nowhere")
