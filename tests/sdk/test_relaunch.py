@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minipipe import PipelineController, Task
-from minipipe.sdk import launch, overrides
+from minipipe.sdk import launch, overrides, pipeline
 from minipipe.store import edits, tasks
 from minipipe.store.home import Store
 
@@ -94,3 +94,4 @@ def test_the_same_from_python_a_clone_is_told_and_queued(home: Store) -> None:
     assert told == [{"n": 7, "word": "y"}, {"n": 3, "word": "x"}, {"n": 1, "word": "x"}]
     assert [task.status for task in (clone.task, twin, pipe.task)] == ["queued", "queued", "created"]
     tasks.abort(home, [clone.task.row_id, twin.row_id])
+    pipeline.write_down(None)
