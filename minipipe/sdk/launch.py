@@ -138,6 +138,7 @@ def complete(made: Made, definition: Definition, given: dict[str, Any]) -> None:
         for cell in _cells(definition, wanted)
         if (cell.section, cell.name) not in known or wanted[cell.name] is not given[cell.name]
     ]
+    cells += [cell for cell in _setting_cells(definition) if (cell.section, cell.name) not in known]
     if cells:
         edits.set_parameters(store, made.id, cells)
 
@@ -200,6 +201,7 @@ def begin(
     mode_here = "inline" if inline.active() else mode if mode != "remote" else "mixed"
     made = made or make(definition, given, mode_here)
     stored = overrides.stored(store, made.id, given, definition.known(given))
+    definition = _as_stored(store, made.id, definition)
     options = RunOptions(
         name=made.definition.name,
         project=made.definition.project,
@@ -385,8 +387,34 @@ def _controller(store: Store, definition: Definition, given: dict[str, Any], ent
         private=False,
         abort_on_failure=definition.abort_on_failure,
         settings={**definition.recorded, "pipeline": definition.key, **({"call": definition.call} if definition.call else {})},
-        parameters=tuple(_cells(definition, given)),
+        parameters=(*_cells(definition, given), *_setting_cells(definition)),
         system_tags=("pipeline",),
+    )
+
+
+_SETTINGS = ("target_project", "default_queue", "add_pipeline_tags")  # parameters of section `pipeline`
+
+
+def _setting_cells(definition: Definition) -> list[tasks.Parameter]:
+    """What a clone may change of how the pipeline runs (ClearML's section ``pipeline``), as far as it is said."""
+    said = {name: getattr(definition, name) for name in _SETTINGS}
+    if said["target_project"] is True:  # the pipeline's own, as without it
+        del said["target_project"]
+    return [values.cell("pipeline", name, value) for name, value in said.items() if value]
+
+
+def _as_stored(store: Store, task_id: int, definition: Definition) -> Definition:
+    """The pipeline with what its run, a clone perhaps, says of how it runs."""
+    told: dict[str, Any] = {name: getattr(definition, name) for name in _SETTINGS}
+    for row in records.parameters(store, task_id):
+        if row["section"] == "pipeline" and row["name"] in told:
+            told[row["name"]] = json.loads(row["value"]) or None
+    tags = told["add_pipeline_tags"]
+    return replace(
+        definition,
+        default_queue=told["default_queue"],
+        target_project=told["target_project"],
+        add_pipeline_tags=values.cast(tags, bool, "pipeline/add_pipeline_tags") if isinstance(tags, str) else bool(tags),
     )
 
 

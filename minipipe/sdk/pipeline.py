@@ -98,7 +98,8 @@ class RunningPipeline:
 
     def get_parameters(self) -> dict[str, Any]:
         """Arguments of the pipeline: name -> typed value."""
-        return {key.partition("/")[2]: value for key, value in self.task.get_parameters(cast=True).items()}
+        found = self.task.get_parameters(cast=True)
+        return {key.partition("/")[2]: value for key, value in found.items() if not key.startswith("pipeline/")}
 
     def is_running(self) -> bool:
         """True until the run has ended; False before it starts."""

@@ -139,6 +139,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
     def _described(self) -> launch.Definition:
         return replace(
             self._definition,
+            default_queue=self._default_queue,
             descriptions=self._descriptions,
             types=self._types,
             places=self._places,

@@ -87,7 +87,7 @@ def neighbours(store: Store, task_id: int) -> tuple[list[str], list[str]]:
 def arguments_of(store: Store, task_id: int) -> tuple[tuple[str, str, str], ...]:
     """(section, name, text) of the values that were given to a task; neither its scalar results nor links to other results."""
     rows = store.database.rows(
-        "SELECT section, name, text FROM parameter WHERE task_id = ? AND section NOT IN ('return', 'kwargs_artifacts')"
+        "SELECT section, name, text FROM parameter WHERE task_id = ? AND section NOT IN ('return', 'kwargs_artifacts', 'pipeline')"
         " ORDER BY id LIMIT 40",
         (task_id,),
     )

@@ -95,3 +95,23 @@ def test_the_same_from_python_a_clone_is_told_and_queued(home: Store) -> None:
     assert [task.status for task in (clone.task, twin, pipe.task)] == ["queued", "queued", "created"]
     tasks.abort(home, [clone.task.row_id, twin.row_id])
     pipeline.write_down(None)
+
+
+def test_how_a_pipeline_runs_may_be_changed_in_a_clone(home: Store) -> None:
+    definition = launch.Definition("pipe", "tests", default_queue="gpu", target_project="elsewhere", add_pipeline_tags=True)
+    made = launch.make(definition, {"n": 1})
+    task = Task.get_task(task_id=made.uid)
+    assert {key: value for key, value in task.get_parameters(cast=True).items() if key != "Args/n"} == {
+        "pipeline/default_queue": "gpu",
+        "pipeline/target_project": "elsewhere",
+        "pipeline/add_pipeline_tags": True,
+    }
+
+    clone = Task.clone(task)
+    clone.set_parameter("pipeline/default_queue", "night")
+    clone.set_parameter("pipeline/add_pipeline_tags", "false")
+    clone.set_parameter("pipeline/target_project", "")
+
+    told = launch._as_stored(home, clone.row_id, definition)
+    assert (told.default_queue, told.target_project, told.add_pipeline_tags) == ("night", None, False)
+    assert launch._as_stored(home, made.id, definition) == definition
