@@ -88,11 +88,6 @@ def differences() -> dict[str, str]:
     return {one["name"]: one["reason"] for one in contract().get("difference", [])}
 
 
-def not_yet() -> set[str]:
-    """Names that stand in the contract and not in minipipe."""
-    return set(contract().get("not_yet", {}).get("names", "").split())
-
-
 def ours(path: str) -> Any:
     """minipipe's thing for a full name of ClearML, as scripts find it under the alias.
 
@@ -173,9 +168,9 @@ def _shown(parameter: list[Any]) -> str:
 
 
 def is_excused(name: str) -> bool:
-    """True if a name, or its class, stands among the reviewed differences or is not there yet."""
+    """True if a name, or its class, stands among the reviewed differences."""
     owner = name.partition(".")[0]
-    return bool({name, owner} & (not_yet() | differences().keys()))
+    return bool({name, owner} & differences().keys())
 
 
 def wrong_functions() -> Iterator[tuple[str, str]]:

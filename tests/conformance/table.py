@@ -20,34 +20,20 @@ def rows() -> list[str]:
     found = ["| | works as in ClearML | recorded, no effect | refused (use instead) |", "|---|---|---|---|"]
     for group in surface.groups():
         classes = ", ".join(f"`{path.rpartition('.')[2]}`" for path in group.names)
-        names = [name for name in group.real if not _missing(group, name)]
-        if not names and group.real:
-            continue
-        works = ("the class: " if group.constructor and not group.real else "") + (_code(names) or "all operators")
+        works = _code(list(group.real)) or "the class: all operators"
         by_reason: dict[str, list[str]] = {}
         for name, instead in group.refused.items():
             by_reason.setdefault(instead, []).append(name)
         refused = [f"{_code(names)} ({instead})" for instead, names in by_reason.items()]
         if group.refused_others:
             refused.append(f"every other name ({group.refused_others})")
-        recorded = _code([name for name in group.recorded if not _missing(group, name)])
+        recorded = _code(list(group.recorded))
         found.append(f"| {group.title}: {classes} | {works} | {recorded} | {'; '.join(refused)} |")
     return found
 
 
 def _code(names: list[str]) -> str:
     return f"`{' '.join(names)}`" if names else ""
-
-
-def _missing(group: surface.Group, name: str) -> bool:
-    owners = [path.rpartition(".")[2] for path in group.names if name in surface.real()["classes"][path]]
-    return bool(owners) and all(owner in surface.not_yet() or f"{owner}.{name}" in surface.not_yet() for owner in owners)
-
-
-def waiting() -> list[str]:
-    """What is not there yet, in a sentence; nothing once all is."""
-    names = sorted(surface.not_yet())
-    return [f"\nNot there yet: {', '.join(f'`{name}`' for name in names)}."] if names else []
 
 
 def differences() -> list[str]:
@@ -61,7 +47,7 @@ def replaced(text: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     assert begin and end, "README.md has no place for the table"
-    return head + begin + "\n".join([*rows(), *waiting(), *differences()]) + "\n" + end + tail
+    return head + begin + "\n".join([*rows(), *differences()]) + "\n" + end + tail
 
 
 def main() -> None:

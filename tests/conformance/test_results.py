@@ -187,6 +187,12 @@ SAME: dict[str, list[tuple[Any, ...]]] = {
             "${one.parameters.Args/x.y}",
             "${one.foo}",
             "${one.out}",
+            "${one.models.output.-1.url}",
+            "${one.models.input.0.name}",
+            "${one.models.output.x.url}",
+            "${one.models.output}",
+            "${one.models.other.0.url}",
+            "${one.models.output.0.nothing}",
         )
     ],
 }
@@ -370,7 +376,24 @@ def test_what_an_operation_on_a_lazy_result_gives_there_it_gives_here(both: Both
 
 
 PARTS = st.sampled_from(
-    ["one", "two_b", "pipeline", "nope", "id", "artifacts", "parameters", "out", "url", "hash", "lr", "x/y", ""]
+    [
+        "one",
+        "two_b",
+        "pipeline",
+        "nope",
+        "id",
+        "artifacts",
+        "parameters",
+        "out",
+        "url",
+        "hash",
+        "lr",
+        "x/y",
+        "models",
+        "output",
+        "0",
+        "",
+    ]
 )
 
 
