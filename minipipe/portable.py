@@ -25,6 +25,8 @@ CODES = {
     "MP106": "a result used as only minipipe allows",
     "MP107": "a reference or parameter name that ClearML does not understand",
     "MP108": "a name, argument or path of this machine",
+    "MP109": "parents of a component that do not block",
+    "MP110": "a plain result that defeats the cache",
 }
 _SILENCED = re.compile(r"#\s*minipipe:\s*ok\b(?P<codes>[^#]*)")
 

@@ -1,5 +1,5 @@
 """How a script writes what ClearML reads otherwise: defaults (MP104), decorators (MP105), results (MP106), references (MP107), names
-and paths of this machine (MP108)."""
+and paths of this machine (MP108), parents (MP109), plain results into cached steps (MP110)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from minipipe.portable import Finding, Script
+from minipipe.portable import Component, Finding, Script
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 # Calls whose result lives in one process: the last part of the name, and the module if it matters.
@@ -38,6 +38,8 @@ def check(script: Script) -> Iterator[Finding]:
     yield from _results(script)
     yield from _steps(script)
     yield from _native(script)
+    yield from _parents(script)
+    yield from _plain_results(script)
 
 
 # -- MP104 and paths (MP108) ----------------------------------------------------------------------------------------------
@@ -250,3 +252,74 @@ def _native(script: Script) -> Iterator[Finding]:
                 yield script.finding(
                     word.value, "MP108", f"cache={word.value.value!r} is minipipe's: ClearML knows True and False"
                 )
+
+
+# -- MP109, MP110 -----------------------------------------------------------------------------------------------------------
+
+
+def _parents(script: Script) -> Iterator[Finding]:
+    for component in script.components:
+        given = _argument(component, "parents") if component.decorated else None
+        if given is not None and not (
+            isinstance(given, (ast.List, ast.Tuple, ast.Constant)) and not getattr(given, "elts", None)
+        ):
+            yield script.finding(
+                given,
+                "MP109",
+                f"parents of component '{component.node.name}' only draw an edge in ClearML: it does not wait for them; give it one"
+                " of their results",
+            )
+
+
+def _plain_results(script: Script) -> Iterator[Finding]:
+    """Plain results of steps that run each time, as arguments of cached steps: ClearML's key then holds the new task's id."""
+    known = {component.node.name: component for component in script.components if component.decorated}
+    fickle = {name for name, component in known.items() if not _is_cached(component) and _is_plain(component.node)}
+    for pipeline in script.pipelines:
+        from_steps: dict[str, str] = {}
+        for statement in ast.walk(pipeline):
+            if isinstance(statement, ast.Assign) and _is_call(statement.value, fickle):
+                for target in statement.targets:
+                    if isinstance(target, ast.Name):
+                        from_steps[target.id] = ast.unparse(statement.value.func)  # type: ignore[attr-defined]
+        for call in ast.walk(pipeline):
+            if not (_is_call(call, set(known)) and _is_cached(known[call.func.id])):  # type: ignore[attr-defined]
+                continue
+            assert isinstance(call, ast.Call)
+            for given in (*call.args, *(word.value for word in call.keywords)):
+                source = from_steps.get(given.id, "") if isinstance(given, ast.Name) else ""
+                if not source and _is_call(given, fickle):
+                    source = ast.unparse(given.func)  # type: ignore[attr-defined]
+                if source:
+                    yield script.finding(
+                        given,
+                        "MP110",
+                        f"'{source}' runs each time and gives a plain value: in ClearML the cached"
+                        f" '{ast.unparse(call.func)}' then runs each time too; cache '{source}' as well",
+                    )
+
+
+def _argument(component: Component, name: str) -> ast.expr | None:
+    words = component.call.keywords if component.call is not None else []
+    return next((word.value for word in words if word.arg == name), None)
+
+
+def _is_cached(component: Component) -> bool:
+    given = _argument(component, "cache")
+    return isinstance(given, ast.Constant) and bool(given.value)
+
+
+_PLAIN_CALLS = frozenset("int float str bool len sum round abs".split())
+
+
+def _is_plain(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """True if it surely gives a number, text or bool: by its annotation, or by each of its return statements."""
+    if isinstance(function.returns, ast.Name):
+        return function.returns.id in ("int", "float", "str", "bool")
+    given = [node.value for node in ast.walk(function) if isinstance(node, ast.Return) and node.value is not None]
+    return bool(given) and all(
+        isinstance(value, (ast.JoinedStr, ast.Compare))
+        or (isinstance(value, ast.Constant) and value.value is not None)
+        or (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in _PLAIN_CALLS)
+        for value in given
+    )
