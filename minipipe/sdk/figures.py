@@ -81,7 +81,7 @@ def rows(values: Any, width: int, what: str) -> list[list[Any]]:
         UsageError: they are not.
     """
     found = plain(values)
-    if isinstance(found, list) and all(isinstance(row, list) and len(row) == width for row in found):
+    if isinstance(found, list) and all(isinstance(row, list) and len(row) == width and _flat(row) for row in found):
         return found
     raise errors.UsageError(f"{what} must be rows of {width} numbers each", f"it is {_shape(found)}")
 
@@ -95,9 +95,13 @@ def grid(values: Any, what: str) -> list[list[Any]]:
     found = plain(values)
     if isinstance(found, list) and found and not any(isinstance(row, list) for row in found):
         found = [found]
-    if isinstance(found, list) and all(isinstance(row, list) and len(row) == len(found[0]) for row in found):
+    if isinstance(found, list) and all(isinstance(row, list) and len(row) == len(found[0]) and _flat(row) for row in found):
         return found
     raise errors.UsageError(f"{what} must be one row of numbers, or rows of equal length", f"it is {_shape(found)}")
+
+
+def _flat(row: list[Any]) -> bool:
+    return not any(isinstance(item, (list, dict)) for item in row)
 
 
 def _shape(found: Any) -> str:
@@ -170,6 +174,10 @@ def lines(
     """Lines, or points, through (x, y)."""
     data = []
     for line in series:
+        if not isinstance(line, SeriesInfo):
+            raise errors.UsageError(
+                f"a line is a Logger.SeriesInfo, not {type(line).__name__}", hint="SeriesInfo(name, [(x, y), …])"
+            )
         trace = {"type": "scatter", "name": line.name, "mode": "lines" if mode == "line" else mode}
         data.append({**trace, "x": [row[0] for row in line.data], "y": [row[1] for row in line.data], **_texts(line.labels)})
     turned = {"autorange": "reversed"} if reverse else {}

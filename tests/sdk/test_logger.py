@@ -335,6 +335,8 @@ def test_with_capture_logging_prints_go_where_they_always_go(log: Logger, capsys
         (lambda log: log.report_scatter2d("t", "s", [(1, 2, 3)]), "rows of 2 numbers"),
         (lambda log: log.report_scatter3d("t", "s", "text"), "rows of 3 numbers"),
         (lambda log: log.report_matrix("t", "s", [[1], [1, 2]]), "rows of equal length"),
+        (lambda log: log.report_matrix("t", "s", numpy.zeros((2, 2, 2))), "rows of equal length"),
+        (lambda log: log.report_line_plot("t", [1], "x", "y"), "a line is a Logger.SeriesInfo, not int"),
         (lambda log: log.report_table("t", "s"), "exactly one of table_plot, csv, url"),
         (lambda log: log.report_table("t", "s", 0, [[1]], csv="x"), "given: table_plot, csv"),
         (lambda log: log.report_table("t", "s", 0, csv="/nowhere.csv"), "/nowhere.csv"),
