@@ -17,7 +17,7 @@ from minipipe import errors, settings
 from minipipe.cli import output
 from minipipe.cli.conduct import Order, conduct
 from minipipe.cli.run import new_session, read_settings, set_environment
-from minipipe.sdk import overrides, saying
+from minipipe.sdk import overrides, project_modules, saying
 from minipipe.store import details, edits, lookup, records, sessions, tasks
 from minipipe.store.home import Store
 
@@ -83,7 +83,8 @@ def rerun(
     name = sessions.next_name(store, source) if source["run_name"] is not None else source["name"]
     entry.pop("refresh", None)
     made = edits.clone(store, source["id"], name, entry={**entry, "refresh": refresh} if refresh else entry, parameters=cells)
-    tasks.enqueue(store, made.id, queue or source["queue"] or "services", mine)
+    watched = project_modules.watched(edits.facts(store, made.id))
+    tasks.enqueue(store, made.id, queue or source["queue"] or "services", mine, entry=watched)
     saying.announce(store, made.id)
     store.close()
     return conduct(Order(mine, None, (), ((made.id, 0),), logs, detach, timeout, settings.load_settings().traceback), out)

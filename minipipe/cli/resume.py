@@ -17,7 +17,7 @@ from minipipe.cli import output, script
 from minipipe.cli.conduct import Order, conduct
 from minipipe.cli.run import new_session, pin_inline, set_environment
 from minipipe.engine import worker as engine
-from minipipe.sdk import session
+from minipipe.sdk import project_modules, session
 from minipipe.sdk.decorator import PipelineDecorator
 from minipipe.store import details, lookup, sessions, tasks, workers
 from minipipe.store import resume as resuming
@@ -174,4 +174,4 @@ def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
 def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:
     resuming.hand_over(store, task["id"], mine, entry)
     if task["status"] != states.QUEUED:
-        tasks.enqueue(store, task["id"], task["queue"] or "services")
+        tasks.enqueue(store, task["id"], task["queue"] or "services", entry=project_modules.watched(entry))

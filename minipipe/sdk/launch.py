@@ -11,7 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import declared, git_facts, inline, maintask, overrides, proxy, saying, session, values, versions
+from minipipe.sdk import (
+    declared,
+    git_facts,
+    inline,
+    maintask,
+    overrides,
+    project_modules,
+    proxy,
+    saying,
+    session,
+    values,
+    versions,
+)
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.needs import Needs
 from minipipe.sdk.run import Run
@@ -174,7 +186,8 @@ def send(made: Made, queue: str | None) -> None:
     store = session.open_store()
     leave(made)
     if queue:
-        tasks.enqueue(store, made.id, queue, session.name())
+        entry = project_modules.watched(edits.facts(store, made.id))
+        tasks.enqueue(store, made.id, queue, session.name(), entry=entry)
     saying.announce(store, made.id)
     saying.note_unserved(store, queue)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from minipipe import context, errors, seeds, settings, states
-from minipipe.sdk import auto, connect, maintask, notice, script, session
+from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, records, tasks, workers
@@ -240,7 +240,8 @@ class TaskLife(TaskBase):
             raise ValueError("name the queue")
         if force and found.status not in (states.CREATED, states.FAILED, states.STOPPED, states.PUBLISHED, states.IN_PROGRESS):
             edits.reset(found.store, found.row_id)
-        tasks.enqueue(found.store, found.row_id, queue, session.name())
+        entry = project_modules.watched(edits.facts(found.store, found.row_id))
+        tasks.enqueue(found.store, found.row_id, queue, session.name(), entry=entry)
         if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(found.store):
             hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
             print(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}", file=sys.stderr)

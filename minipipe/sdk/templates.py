@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from minipipe import errors, hashing
-from minipipe.sdk import pipeline, references, session, task_fields, template_key
+from minipipe.sdk import pipeline, project_modules, references, session, task_fields, template_key
 from minipipe.sdk.capture import import_root
 from minipipe.sdk.dag import Plan
 from minipipe.sdk.specs import StepSpec
@@ -83,9 +83,8 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
     """
     template = plan.template
     assert template is not None
-    entry = {
-        name: value for name, value in edits.facts(template.store, template.row_id).items() if name not in ("mode", "refresh")
-    }
+    kept = edits.facts(template.store, template.row_id).items()
+    entry = project_modules.watched({name: value for name, value in kept if name not in ("mode", "refresh")})
     run = runs.facts(template.store, template.row_id)
     known = {(row["section"], row["name"]): row["type"] for row in records.parameters(template.store, template.row_id)}
     cells, waiting = [], []

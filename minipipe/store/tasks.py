@@ -467,7 +467,9 @@ def answer_retry(store: Store, task_id: int, again: bool) -> None:
         promote.settle(store, connection, task_id, states.FAILED, now)
 
 
-def enqueue(store: Store, task_id: int, queue: str, session: str = "", private: bool = False) -> None:
+def enqueue(
+    store: Store, task_id: int, queue: str, session: str = "", private: bool = False, entry: dict[str, Any] | None = None
+) -> None:
     """Put a created, failed or stopped task into a queue, making the queue if need be.
 
     What goes to ``services`` takes no slot of a worker, as a controller (ClearML's services mode): a schedule or a search that
@@ -479,6 +481,7 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "", private: 
         queue: name of the queue.
         session: the command whose workers serve it if nobody else does.
         private: nobody else may serve it.
+        entry: what it runs; default what it has.
 
     Raises:
         IllegalMove: the task is in another status.
@@ -493,9 +496,9 @@ def enqueue(store: Store, task_id: int, queue: str, session: str = "", private: 
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), now))
         connection.execute(
             "UPDATE task SET queue = ?, abort_requested = 0, ended_at = NULL, error = NULL, retries = 0, crashes = 0, returns = 0,"
-            " entry = json_remove(entry, '$.mode'), session = CASE WHEN ? = '' THEN session ELSE ? END, private = ?,"
+            " entry = json_remove(coalesce(?, entry), '$.mode'), session = CASE WHEN ? = '' THEN session ELSE ? END, private = ?,"
             " controller = CASE WHEN run_name IS NULL THEN ? = 'services' ELSE controller END WHERE id = ?",
-            (queue, session, session, int(private), queue, task_id),
+            (queue, None if entry is None else json.dumps(entry), session, session, int(private), queue, task_id),
         )
         if task["status"] == states.CREATED and (task["parent_id"] is not None or task["use_cache"]):
             # A step that was a draft: its parents are awaited and its references resolved as for any other.

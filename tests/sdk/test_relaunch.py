@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minipipe import PipelineController, Task
+from minipipe.engine import child
 from minipipe.sdk import launch, overrides, pipeline
 from minipipe.store import edits, tasks
 from minipipe.store.home import Store
@@ -115,3 +117,24 @@ def test_how_a_pipeline_runs_may_be_changed_in_a_clone(home: Store) -> None:
     told = launch._as_stored(home, clone.row_id, definition)
     assert (told.default_queue, told.target_project, told.add_pipeline_tags) == ("night", None, False)
     assert launch._as_stored(home, made.id, definition) == definition
+
+
+def test_modules_that_a_queued_script_imports_are_watched_from_then_on(home: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "deep.py").write_text("x = 1")
+    (folder / "helper.py").write_text("import deep, json")
+    (folder / "unused.py").write_text("")
+    (folder / "main.py").write_text("import helper")
+    task = Task.create("tests", "script", script=str(folder / "main.py"), working_directory=str(folder))
+    assert "files" not in edits.facts(home, task.row_id)
+
+    Task.enqueue(task, "night")
+
+    files = edits.facts(home, task.row_id)["files"]
+    assert {Path(file).name for file in files} == {"helper.py", "deep.py"}
+    (folder / "deep.py").write_text("x = 2")
+    assert child._changed_files(edits.facts(home, task.row_id)) == [str(folder / "deep.py")]
+    Task.dequeue(task)
+    Task.enqueue(task, "night")
+    assert child._changed_files(edits.facts(home, task.row_id)) == []
