@@ -21,7 +21,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import inline, launch, maintask, session
+from minipipe.sdk import auto, inline, launch, maintask, session
 from minipipe.store import lookup, sessions, tasks, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -111,6 +111,7 @@ class _Conductor:
                 timer.start()
             try:
                 if self.order.script is not None:
+                    auto.watch()  # before the script imports anything
                     if self.settings.clearml_alias:
                         clearml.install(note=None if self.quiet else output.note)
                     with self.console.remembering():

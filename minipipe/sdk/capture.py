@@ -24,7 +24,9 @@ from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 
 INNER = "__minipipe_component__"
-_WATCH = "minipipe.sdk.auto:watch"  # what a step draws and saves is captured although it may never name a task
+_WATCH = (
+    "minipipe.sdk.auto:watch"  # before any library is imported: what a step draws and saves is captured even if it names no task
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def capture(
     return captured
 
 
+def comes_first() -> list[str]:
+    """What a task calls before its code is loaded; see `minipipe.context.import_first`."""
+    return [*context.first_imports().get("first", ()), _WATCH]
+
+
 _memo: weakref.WeakKeyDictionary[Callable[..., Any], tuple[tuple[Any, ...], Captured]] = weakref.WeakKeyDictionary()
 
 
@@ -79,7 +86,7 @@ def _capture(
     function: Callable[..., Any], step: str, helpers: Sequence[Callable[..., Any]], local_imports: bool, key: codekey.CodeKey
 ) -> Captured:
     roots = [str(import_root())] if local_imports else []
-    first = [*context.first_imports().get("first", ()), _WATCH]
+    first = comes_first()
     # A warm host has what comes first before it forks.
     own = own_imports() if "minipipe" in key.imports or "clearml" in key.imports else []
     warm = [*key.imports, *own, *(name.partition(":")[0] for name in first)]

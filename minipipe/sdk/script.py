@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from minipipe import context, errors
+from minipipe import errors
 from minipipe.sdk import capture, git_facts
 
 
@@ -46,5 +46,5 @@ def capture_script(what: str) -> dict[str, Any]:
         "imports": capture.own_imports(),
         "python": platform.python_version(),
         **git_facts.facts(file.parent),
-        **context.first_imports(),
+        "first": capture.comes_first(),
     }

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from minipipe import context, errors, states
+from minipipe import errors, states
 from minipipe.engine import repository
-from minipipe.sdk import needs, notice, session, values
+from minipipe.sdk import capture, needs, notice, session, values
 from minipipe.sdk import script as scripts
 from minipipe.sdk.task_base import TaskBase
 from minipipe.store import edits, environments, tasks
@@ -170,7 +170,7 @@ def _entry(repo: str | None, file: str | None, folder: str | None) -> dict[str, 
         "cwd": os.path.normpath(cwd),
         "roots": [str(path.parent)],
         "imports": [],
-        **context.first_imports(),
+        "first": capture.comes_first(),
         **({"repository": str(root)} if repo else {}),
     }
 

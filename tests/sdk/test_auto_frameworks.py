@@ -116,6 +116,47 @@ def test_an_error_of_the_library_reaches_the_user_and_one_of_ours_does_not(
     assert "note: joblib: not captured: ValueError: ours" in capsys.readouterr().err
 
 
+DUMP = """
+import multiprocessing, pickle
+from minipipe import PipelineDecorator, Task
+from joblib import dump, load
+import joblib, matplotlib.pyplot
+
+
+@PipelineDecorator.component(return_values=["found"], cache=True)
+def keep(n):
+    dump([n], "kept.pkl")
+    return load("kept.pkl")
+
+
+@PipelineDecorator.pipeline(name="keep", project="tests", version="1")
+def logic():
+    return list(keep(3))
+
+
+if __name__ == "__main__":
+    for function in (joblib.dump, joblib.load, matplotlib.pyplot.show, matplotlib.pyplot.Figure.savefig):
+        assert pickle.loads(pickle.dumps(function)) is function
+    joblib.dump([1], "one.pkl")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(joblib.load, ["one.pkl"]) == [[1]]
+    PipelineDecorator.run_locally()
+    assert logic() == [3] == logic()
+"""
+
+
+def test_hooked_functions_travel_like_the_originals(folder: Path) -> None:
+    pytest.importorskip("joblib")
+    pytest.importorskip("matplotlib")
+    (folder / "script.py").write_text(DUMP)
+    python(folder, "script.py")
+
+    left = Left(folder)
+    first, second = left.rows("SELECT id, cached_from FROM task WHERE name = 'keep' AND parent_id IS NOT NULL ORDER BY id")
+    assert second["cached_from"] == first["id"]
+    assert [one.name for one in models.of_task(left.store, first["id"])] == ["kept", "kept"]
+
+
 # -- figures ------------------------------------------------------------------------------------------------------------
 
 

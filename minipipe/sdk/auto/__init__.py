@@ -135,7 +135,7 @@ def _patch(name: str, module: ModuleType) -> None:
             holder, _, function = path.rpartition(".")
             owner = getattr(module, holder, None) if holder else module
             if owner is not None:
-                wrap(owner, function, functools.partial(_later, name, path, maker))
+                wrap(owner, function, functools.partial(_later, name, path, maker), (name, path))
 
 
 def _later(library: str, function: str, maker: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,11 +184,22 @@ def is_aside() -> bool:
     return bool(getattr(_local, "aside", False))
 
 
-def wrap(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replace ``owner.name`` by what `make` makes of it; looks like the original, and is not wrapped twice."""
+def wrap(
+    owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]], home: tuple[str, str] | None = None
+) -> None:
+    """Replace ``owner.name`` by what `make` makes of it; looks like the original, and is not wrapped twice.
+
+    Args:
+        owner, name: what is replaced.
+        make: called with the original.
+        home: module and path where the new one is found. Pickling goes by it: ``Pool.map(joblib.load, files)`` has to work, and so
+            has a component that says ``from joblib import dump``.
+    """
     original = getattr(owner, name, None)
     if original is None or hasattr(original, "__minipipe_auto__"):
         return
     wrapped = functools.wraps(original)(make(original))
     wrapped.__minipipe_auto__ = True  # type: ignore[attr-defined]
+    if home is not None:
+        wrapped.__module__, wrapped.__qualname__ = home
     setattr(owner, name, wrapped)
