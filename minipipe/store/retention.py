@@ -70,7 +70,7 @@ class Doomed:
     Attributes:
         id: row id.
         uid: its id.
-        name: two words, "" for a task that belongs to no run.
+        name: two words.
         ended_at: wall time.
         tasks: it and all below it.
     """
@@ -114,7 +114,7 @@ def plan(store: Store, rule: Rule, now: float | None = None) -> Going:
             named = _fill(connection, rule, time.time() if now is None else now)
             needed = _spare(connection)
             runs = tuple(
-                Doomed(row["id"], row["uid"], row["run_name"] or "", row["ended_at"] or row["created_at"], row["n"])
+                Doomed(row["id"], row["uid"], row["run_name"], row["ended_at"] or row["created_at"], row["n"])
                 for row in connection.execute(
                     "SELECT t.id, t.uid, t.run_name, t.ended_at, t.created_at, count(*) AS n FROM temp.going g"
                     " JOIN task t ON t.id = g.run GROUP BY g.run ORDER BY t.id DESC"
@@ -128,8 +128,7 @@ def plan(store: Store, rule: Rule, now: float | None = None) -> Going:
         finally:
             connection.execute("DROP TABLE IF EXISTS temp.going")
         assert named >= needed
-        gone = sum(bool(one.name) for one in runs)
-        return Going(runs, total - gone, _published(store), needed, blobs["n"], blobs["size"])
+        return Going(runs, total - len(runs), _published(store), needed, blobs["n"], blobs["size"])
 
 
 def _published(store: Store) -> int:
@@ -142,18 +141,17 @@ def _fill(connection: sqlite3.Connection, rule: Rule, now: float) -> int:
     connection.execute("DROP TABLE IF EXISTS temp.going")
     connection.execute("CREATE TEMP TABLE going (id INTEGER PRIMARY KEY, run INTEGER NOT NULL)")
     before = now - rule.older_than_s if rule.older_than_s is not None else float("inf")
-    # A task without a run is no run of the newest N: only its age can make it go.
+    # Only runs: a task that belongs to none may be a data set, a template or an experiment of its own.
     connection.execute(
         f"""
 WITH RECURSIVE recent (id) AS (
     SELECT id FROM task WHERE run_name IS NOT NULL AND parent_id IS NULL ORDER BY id DESC LIMIT :keep),
 tree (id, run) AS (
-    SELECT id, id FROM task WHERE parent_id IS NULL AND status IN ({_LIST}) AND status <> 'created'
+    SELECT id, id FROM task WHERE parent_id IS NULL AND run_name IS NOT NULL AND status IN ({_LIST}) AND status <> 'created'
        AND coalesce(ended_at, created_at) < :before AND id NOT IN (SELECT id FROM recent)
-       AND (run_name IS NOT NULL OR :aged)
     UNION SELECT t.id, tree.run FROM task t JOIN tree ON t.parent_id = tree.id)
 INSERT INTO temp.going SELECT id, run FROM tree""",
-        {"keep": rule.keep_runs or 0, "before": min(before, 1e300), "aged": int(rule.older_than_s is not None)},
+        {"keep": rule.keep_runs or 0, "before": min(before, 1e300)},
     )
     return int(connection.execute("SELECT count(DISTINCT run) FROM temp.going").fetchone()[0])
 
