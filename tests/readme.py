@@ -92,6 +92,7 @@ _NORMAL = (
     (re.compile(r"\b[0-9a-f]{8}\b"), "ID"),
     (re.compile(rf"\b({'|'.join(names._FIRST)})-({'|'.join(names._SECOND)})\b"), "NAME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "DATE"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d\b"), "DAY"),
     (re.compile(r"\b\d+(\.\d+)?(s|ms|m|h)\b( ago)?"), "TIME"),
     (re.compile(r"\b\d+(\.\d+)? (B|kB|MB|GB)\b"), "SIZE"),
     (re.compile(r"(…|(/[\w.-]+)*)/(?=minipipe/demo/)"), ""),

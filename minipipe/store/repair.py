@@ -79,6 +79,7 @@ def back_up(store: Store, target: Path, tell: Callable[[str, int], None]) -> int
         ArtifactError: a blob is damaged; the copy is removed.
         DiskFull: no room there; the copy is removed.
     """
+    target = target.absolute()
     if target.exists():
         raise errors.UsageError(f"{target} exists", "a backup is a new folder", f"minipipe doctor --backup {target}-2")
     with alone(store):
@@ -94,6 +95,7 @@ def back_up(store: Store, target: Path, tell: Callable[[str, int], None]) -> int
                 if (store.path / name).is_dir():
                     _copy_tree(store.path / name, target / name)
             copy.close()
+            home.restore_ballast(target)
             _sync(target)
         except BaseException:
             shutil.rmtree(target, ignore_errors=True)
