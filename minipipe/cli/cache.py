@@ -9,8 +9,8 @@ import click
 from minipipe import errors
 from minipipe.cli import output
 from minipipe.cli.output import Output
+from minipipe.store import acceptance, details, lookup, views
 from minipipe.store import cache as stored
-from minipipe.store import details, lookup, views
 
 
 @click.group(invoke_without_command=True)
@@ -91,3 +91,29 @@ def clear(out: Output, name: str | None, pipeline: str | None, everything: bool)
         output.print_json({"forgotten": number}, line=out.format == "jsonl")
     elif not out.quiet:
         output.write(f"forgot {number} {'entry' if number == 1 else 'entries'}; runs and artifacts stay")
+
+
+@cache.command()
+@click.argument("name", metavar="RUN/STEP")
+@output.pass_output
+def accept(out: Output, name: str) -> None:
+    """Let today's code count as equal to what a step ran.
+
+    After a change that changes no result (a comment in a helper, a rename): the next run finds the step's result in the cache. Only
+    what stands in the files now is meant; a later change counts again.
+
+    \b
+    Example:
+      minipipe cache accept @last/train
+    """
+    store = out.open_store()
+    task = lookup.find_task(store, name)
+    found = acceptance.accept(store, task)
+    files = sorted(found.files)
+    if out.json:
+        output.print_json({"id": task["uid"], "function": found.place[1], "files": files}, line=out.format == "jsonl")
+    elif not out.quiet:
+        shown = ", ".join(output.shown_path(path) for path in files)
+        output.write(
+            output.escape(f"{found.place[1]} as it stands now in {shown} counts as what {details.label_of(store, task)} ran")
+        )

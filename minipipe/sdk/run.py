@@ -24,7 +24,7 @@ from minipipe.engine import worker as engine
 from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, needs, proxy, references, session, task_fields
 from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
-from minipipe.store import attempts, placeholders, promote, records, resume, runs, tasks, workers
+from minipipe.store import acceptance, attempts, placeholders, promote, records, resume, runs, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -61,6 +61,7 @@ class Run:
         self.again = again
         self.settings = settings.load_settings()
         self._planner = needs.Planner(store)
+        self._accepted: dict[acceptance.Place, acceptance.Acceptance] | None = None
         self.steps: dict[str, Step] = {}
         self.by_id: dict[int, Step] = {}
         self.failure: BaseException | None = None
@@ -296,8 +297,22 @@ class Run:
         return (
             None
             if unstable
-            else hashing.combine("base", code.key.digest, *spec.returns, "|", *given.key_parts, *more, *self._more_key())
+            else hashing.combine("base", self._counts_as(code), *spec.returns, "|", *given.key_parts, *more, *self._more_key())
         )
+
+    def _counts_as(self, code: capture.Captured) -> str:
+        """The key of the code that this one counts as: its own, unless somebody accepted it as equal (``minipipe cache accept``)."""
+        if self._accepted is None:
+            self._accepted = acceptance.known(self.store)
+        key, name, _, parts = code.code
+        if not self._accepted:
+            return key
+        one = self._accepted.get((str(json.loads(parts)[0]["file"]), name))
+        if one is None or key == one.code or not one.holds(key):
+            return key
+        if not one.bound:
+            self._accepted[one.place] = acceptance.bind(self.store, one, key)
+        return one.code
 
     def _more_key(self) -> list[str]:
         """What else decides a result: own serialization functions, and a seed that is not the usual one."""
