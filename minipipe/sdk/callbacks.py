@@ -19,7 +19,7 @@ from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
 from minipipe.sdk.values import kept_cell, split_name
-from minipipe.store import edits, records, tasks
+from minipipe.store import edits, records, runs, tasks
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run
@@ -81,7 +81,7 @@ class Callbacks:
         if step is None:
             return
         self._tell_changes(step, node)
-        row = self.run.store.database.row("SELECT status, hold, waiting_on, gate, retries FROM task WHERE id = ?", (step_id,))
+        row = runs.standing(self.run.store, step_id)
         if row is None:
             return
         if row["status"] == states.PENDING and row["hold"] == "launch" and row["waiting_on"] == 0:
@@ -146,12 +146,7 @@ class Callbacks:
     def _tell_changes(self, step: Step, node: Node) -> None:
         if step.spec.on_status is None:
             return
-        rows = self.run.store.database.rows(
-            "SELECT e.id, e.old, e.new, t.cached_from FROM event e JOIN task t ON t.id = e.task_id"
-            " WHERE e.task_id = ? AND e.kind = 'status' AND e.id > ? ORDER BY e.id",
-            (step.id, node.seen_event),
-        )
-        for row in rows:
+        for row in runs.changes(self.run.store, step.id, node.seen_event):
             node.seen_event = row["id"]
             word = "cached" if row["new"] == states.COMPLETED and row["cached_from"] else NODE_WORDS[row["new"]]
             previous, node.shown_status = node.shown_status, word

@@ -167,23 +167,7 @@ class PipelineDecorator(RunningPipeline):
             (docker, docker_args, docker_bash_setup_script),
             limited,
         )
-        recorded = record(
-            "component",
-            {
-                "packages": packages,
-                "docker": docker,
-                "docker_args": docker_args,
-                "docker_bash_setup_script": docker_bash_setup_script,
-                "auto_connect_frameworks": auto_connect_frameworks,
-                "auto_connect_arg_parser": auto_connect_arg_parser,
-                "repo": repo,
-                "repo_branch": repo_branch,
-                "repo_commit": repo_commit,
-                "output_uri": output_uri,
-                "working_dir": working_dir,
-                "stage": stage,
-            },
-        )
+        recorded = record("component", locals())
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             spec = StepSpec(
@@ -266,27 +250,14 @@ class PipelineDecorator(RunningPipeline):
             multi_instance_support: every call is a run of its own, also on queues: the calling process goes on. "parallel": calls
                 return None at once; `wait_for_multi_pipelines` gives the results.
             packages, repo, repo_branch, repo_commit, working_dir: for steps that say nothing themselves; see `component`.
-            pool_frequency, docker, docker_args, docker_bash_setup_script, artifact_serialization_function,
-                artifact_deserialization_function, output_uri, skip_global_imports: recorded.
+            artifact_serialization_function: makes bytes of every argument and result that is no parameter; they travel as these.
+            artifact_deserialization_function: makes the value of them again, in steps and where a result is used.
+            pool_frequency, docker, docker_args, docker_bash_setup_script, output_uri, skip_global_imports: recorded.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
         """
-        recorded = record(
-            "pipeline",
-            {
-                "docker": docker,
-                "docker_args": docker_args,
-                "docker_bash_setup_script": docker_bash_setup_script,
-                "packages": packages,
-                "repo": repo,
-                "repo_branch": repo_branch,
-                "repo_commit": repo_commit,
-                "output_uri": output_uri,
-                "skip_global_imports": skip_global_imports,
-                "working_dir": working_dir,
-            },
-        )
+        recorded = record("pipeline", locals())
         definition = launch.Definition(
             name=name,
             project=project,

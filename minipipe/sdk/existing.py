@@ -10,6 +10,7 @@ from minipipe.sdk import session, versions
 from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.node import Node
 from minipipe.sdk.task import Task
+from minipipe.store import runs
 
 
 def find(pipeline_id: str | None, project: str | None, name: str | None, version: str | None, tags: Sequence[str] | None) -> Task:
@@ -62,6 +63,5 @@ def nodes(place: session.Current) -> dict[str, Node]:
         node.return_artifacts = list(json.loads(row["entry"]).get("returns", ()))
         node.job = ClearmlJob._of(place.store, row["id"], row["uid"])
         node.parameters = node.job.task.get_parameters()
-        edges = "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'"
-        node.parents = [parent["name"] for parent in place.store.database.rows(edges, (row["id"],))]
+        node.parents = runs.parents_of(place.store, row["id"])
     return found

@@ -233,7 +233,7 @@ def begin(
         needs=definition.needs,
         roots=_roots_of_step(store, running),
         refresh=tuple(edits.facts(store, made.id).get("refresh", ())),
-        own_project=_project_of(store, made.id),
+        own_project=details.project_of(store, runs.row_of(store, made.id)),
     )
     if running is not None and running.worker_mode and not made.nested:
         run = Run(store, made.id, made.uid, None, options, again=runs.row_of(store, made.id)["attempt"] > 1)
@@ -310,7 +310,7 @@ def _make_nested(store: Store, outer: sqlite3.Row, definition: Definition, given
 
 def _running(store: Store, running: context.Running, definition: Definition) -> Made:
     """Worker mode: this process executes the run's task; its stored arguments override those in code, its end is the run's."""
-    row = store.database.row("SELECT id, uid, type FROM task WHERE uid = ?", (running.uid,))
+    row = details.task_by_uid(store, running.uid)
     if row is None or row["type"] != states.TaskTypes.controller:
         raise errors.NotSupported(
             "a pipeline cannot be started in a task that is none",
@@ -322,13 +322,9 @@ def _running(store: Store, running: context.Running, definition: Definition) -> 
 
 def _take_over(store: Store, main: maintask.MainTask, definition: Definition, given: dict[str, Any], mode: str) -> Made:
     """The main task becomes the controller; the pipeline takes its name and project (ClearML's rule)."""
-    row = store.database.row(
-        "SELECT t.name, t.run_name, p.name AS project FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?",
-        (main.current.row_id,),
-    )
-    assert row is not None
-    key = definition.key
-    definition = replace(definition, name=row["name"], project=row["project"], own_project=row["project"])
+    row = runs.row_of(store, main.current.row_id)
+    key, project = definition.key, details.project_of(store, row)
+    definition = replace(definition, name=row["name"], project=project, own_project=project)
     if row["run_name"] is None:
         new = _controller(store, definition, given, here(definition, mode), definition.name)
         new = replace(new, settings={**new.settings, "pipeline": key})
@@ -377,10 +373,7 @@ def here(definition: Definition, mode: str) -> dict[str, Any]:
 def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
     """The run that ``minipipe resume`` wants to go on with, if it is one of this pipeline; a script may start others before."""
     uid = os.environ.get(session.RESUME_VARIABLE, "")
-    row = store.database.row(
-        "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ? AND p.name = ?",
-        (uid, definition.hidden_project),
-    )
+    row = runs.resumable(store, uid, definition.key, definition.hidden_project)
     if row is not None:
         del os.environ[session.RESUME_VARIABLE]
     return row
@@ -446,27 +439,14 @@ def numbered(store: Store, definition: Definition) -> str:
     """``NAME``, then ``NAME #2`` … (ClearML's rule)."""
     if not definition.add_run_number:
         return definition.name
-    row = store.database.row(
-        "SELECT count(*) FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.run_name IS NOT NULL",
-        (definition.hidden_project,),
-    )
-    before = int(row[0]) if row else 0
+    before = runs.count_of(store, definition.hidden_project)
     return definition.name if before == 0 else f"{definition.name} #{before + 1}"
 
 
 def _next_version(store: Store, definition: Definition) -> str:
     """The last version of this pipeline with its last release number plus 1, or 1.0.0 (ClearML's rule)."""
-    row = store.database.row(
-        "SELECT t.version FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.version IS NOT NULL"
-        " AND (? OR t.name = ?) ORDER BY t.id DESC LIMIT 1",
-        (definition.hidden_project, not definition.own_project, definition.name),
-    )
-    return versions.following(row["version"] if row else None)
-
-
-def _project_of(store: Store, task_id: int) -> str:
-    row = store.database.row("SELECT p.name FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (task_id,))
-    return str(row["name"]) if row else ""
+    name = definition.name if definition.own_project else None
+    return versions.following(runs.last_version(store, definition.hidden_project, name))
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------------

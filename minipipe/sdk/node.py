@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minipipe import states
 from minipipe.sdk.automation.job import ClearmlJob
+from minipipe.store import runs
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run
@@ -81,10 +82,7 @@ class Node:
         node.timeout = step.spec.time_limit_s
         node.job_type = step.spec.task_type
         node.job = ClearmlJob._of(run.store, step.id, step.uid)
-        rows = run.store.database.rows(
-            "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'", (step.id,)
-        )
-        node.parents = [row["name"] for row in rows]
+        node.parents = runs.parents_of(run.store, step.id)
         return node
 
     def behave(self, behaviour: Behaviour, given: Mapping[str, bool] | None = None) -> None:

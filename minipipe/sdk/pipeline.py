@@ -34,20 +34,30 @@ _NO_EFFECT = {
     "working_dir": "",
     "stage": "",
     "task_name": "",
-    "pool_frequency": "",
+    "pool_frequency": "nothing is polled: a change wakes whoever waits for it",
+    "auto_version_bump": "it is obsolete in ClearML too",
     "skip_global_imports": "what a function names is always there",
 }
 
 
+_DEFAULTS = {"pool_frequency": 0.2}  # of what is not None or False when nothing is said
+
+
 def record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that are stored and shown but change nothing here; one notice per name (empty reason: nothing to say)."""
+    """What is stored and shown of a call's arguments and changes nothing here; one notice per name (empty reason: nothing to say).
+
+    Args:
+        owner: whose arguments they are, for the notice.
+        given: all that the call has, by name; what is not to be recorded is left alone.
+    """
     kept = {}
-    for name, value in given.items():
-        if value is None or value is False:
+    for name, reason in _NO_EFFECT.items():
+        value = given.get(name)
+        if value is None or value is False or value == _DEFAULTS.get(name):
             continue
         kept[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else repr(value)
-        if _NO_EFFECT[name]:
-            notice.recorded(f"{owner}({name}=…)", _NO_EFFECT[name])
+        if reason:
+            notice.recorded(f"{owner}({name}=…)", reason)
     return kept
 
 
@@ -89,8 +99,7 @@ class RunningPipeline:
     def version(self) -> str:
         """Version of the pipeline."""
         place = self._place()
-        row = place.store.database.row("SELECT version FROM task WHERE id = ?", (place.row_id,))
-        return str(row["version"] or "") if row else ""
+        return str(runs.row_of(place.store, place.row_id)["version"] or "")
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
         """Tag the pipeline's task."""

@@ -420,7 +420,7 @@ class Run:
         found = {"status": ""}
 
         def done() -> bool:
-            row = self.store.database.row("SELECT status, gate FROM task WHERE id = ?", (step.id,))
+            row = runs.standing(self.store, step.id)
             found["status"] = row["status"] if row else states.STOPPED
             return (found["status"] in states.ENDED and not (row and row["gate"])) or self.failure is not None
 
@@ -432,7 +432,7 @@ class Run:
 
     def step_failed(self, step: Step, status: str) -> errors.StepFailed:
         """The error for using a result of a step that ended badly."""
-        row = self.store.database.row("SELECT reason, error FROM task WHERE id = ?", (step.id,))
+        row = runs.standing(self.store, step.id)
         facts = json.loads(row["error"]) if row and row["error"] else {}
         reason = row["reason"] if row else ""
         return errors.StepFailed(

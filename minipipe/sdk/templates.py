@@ -19,10 +19,9 @@ from minipipe.sdk.dag import Plan
 from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.sdk.values import kept_cell, split_name, text_of
-from minipipe.store import edits, records, runs, tasks
+from minipipe.store import details, edits, records, runs, tasks
 
 _SCRIPTS = 100  # beside the running one that are looked through for a template's name
-_STATUSES = "('created', 'queued', 'in_progress', 'published', 'stopped', 'completed')"
 
 
 def find(step: str, task_id: str | None, project: str | None, name: str | None) -> Task:
@@ -34,7 +33,7 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
     """
     store = session.open_store()
     if task_id:
-        row = store.database.row("SELECT id, uid FROM task WHERE uid = ?", (task_id,))
+        row = details.task_by_uid(store, task_id)
         if row is None:
             raise errors.NotFound(f"no task {task_id!r}", f"step {step!r} copies it", "minipipe status --all")
         return Task(store, row["id"], row["uid"])
@@ -42,12 +41,7 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
         raise errors.BadPipeline(
             f"step {step!r} names no task to copy", hint="base_task_id, or base_task_project and base_task_name"
         )
-    row = store.database.row(
-        "SELECT t.id, t.uid, t.archived FROM task t JOIN project p ON p.id = t.project_id"
-        f" WHERE (:project IS NULL OR p.name = :project) AND t.name = :name AND t.status IN {_STATUSES}"
-        " ORDER BY t.archived, t.updated_at DESC, t.id DESC LIMIT 1",
-        {"project": project, "name": name},
-    )
+    row = runs.newest_template(store, project, name)
     if row is None:
         place = f" in project {project!r}" if project else ""
         raise errors.NotFound(f"no task {name!r}{place}", f"step {step!r} copies it", _who_registers(name))

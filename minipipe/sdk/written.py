@@ -62,20 +62,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         """
         if not always_create_from_code:
             raise errors.NotSupported("PipelineController(always_create_from_code=False) is not offered yet", hint="leave it out")
-        recorded = record(
-            "PipelineController",
-            {
-                "docker": docker,
-                "docker_args": docker_args,
-                "docker_bash_setup_script": docker_bash_setup_script,
-                "packages": packages,
-                "repo": repo,
-                "repo_branch": repo_branch,
-                "repo_commit": repo_commit,
-                "output_uri": output_uri,
-                "working_dir": working_dir,
-            },
-        )
+        recorded = record("PipelineController", locals())
         self._definition = launch.Definition(
             name=name,
             project=project,
@@ -216,6 +203,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             NotFound: no such task.
         """
         self._check_name(name)
+        recorded = record("add_step", locals())
         overrides = {str(key): value for key, value in (parameter_override or {}).items()}
         for key in overrides:
             if "/" not in key:
@@ -234,7 +222,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             pre_execute_callback,
             post_execute_callback,
             status_change_callback,
-            record("add_step", {"output_uri": output_uri, "stage": stage}),
+            recorded,
         )
         fields = {str(key): value for key, value in (task_overrides or {}).items()}
         task_fields.check(name, fields)
@@ -323,24 +311,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._check_name(name)
         limited = limits.checked(f"step {name!r}", memory_limit_mb, cpu_limit_s, nice)
         given = arguments.bind(inspect.signature(function), (), dict(function_kwargs or {}), name)
-        recorded = record(
-            "add_function_step",
-            {
-                "task_name": task_name,
-                "docker": docker,
-                "docker_args": docker_args,
-                "docker_bash_setup_script": docker_bash_setup_script,
-                "packages": packages,
-                "repo": repo,
-                "repo_branch": repo_branch,
-                "repo_commit": repo_commit,
-                "auto_connect_frameworks": auto_connect_frameworks,
-                "auto_connect_arg_parser": auto_connect_arg_parser,
-                "output_uri": output_uri,
-                "working_dir": working_dir,
-                "stage": stage,
-            },
-        )
+        recorded = record("add_function_step", locals())
         common = dag.Common(
             parents,
             execution_queue,

@@ -84,3 +84,71 @@ def id_of(store: Store, uid: str) -> int:
     row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
     assert row is not None
     return int(row["id"])
+
+
+# -- one step -----------------------------------------------------------------------------------------------------------
+
+
+def standing(store: Store, task_id: int) -> sqlite3.Row | None:
+    """How a step stands: status, reason, error, hold, waiting_on, gate, retries; None if it is gone."""
+    return store.database.row("SELECT status, reason, error, hold, waiting_on, gate, retries FROM task WHERE id = ?", (task_id,))
+
+
+def changes(store: Store, task_id: int, after: int) -> list[sqlite3.Row]:
+    """The status changes of a step since event number `after`, in order: id, old, new, cached_from."""
+    return store.database.rows(
+        "SELECT e.id, e.old, e.new, t.cached_from FROM event e JOIN task t ON t.id = e.task_id"
+        " WHERE e.task_id = ? AND e.kind = 'status' AND e.id > ? ORDER BY e.id",
+        (task_id, after),
+    )
+
+
+def parents_of(store: Store, task_id: int) -> list[str]:
+    """Names of the steps that a step needs."""
+    rows = store.database.rows(
+        "SELECT t.name FROM edge e JOIN task t ON t.id = e.parent_id WHERE e.child_id = ? AND e.kind <> 'control'", (task_id,)
+    )
+    return [row["name"] for row in rows]
+
+
+# -- pipelines ----------------------------------------------------------------------------------------------------------
+
+
+def count_of(store: Store, project: str) -> int:
+    """How many runs a project has."""
+    row = store.database.row(
+        "SELECT count(*) FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.run_name IS NOT NULL",
+        (project,),
+    )
+    return int(row[0]) if row else 0
+
+
+def last_version(store: Store, project: str, name: str | None = None) -> str | None:
+    """The version of the newest task of a project that has one; with a `name` only tasks of that name count."""
+    row = store.database.row(
+        "SELECT t.version FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = :project AND t.version IS NOT NULL"
+        " AND (:name IS NULL OR t.name = :name) ORDER BY t.id DESC LIMIT 1",
+        {"project": project, "name": name},
+    )
+    return str(row["version"]) if row else None
+
+
+def resumable(store: Store, uid: str, key: str, project: str) -> sqlite3.Row | None:
+    """The run of that id, if it is one of a pipeline: by the key that its code goes by, or by its project."""
+    return store.database.row(
+        "SELECT t.id, t.uid FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ?"
+        " AND coalesce(json_extract(t.settings, '$.pipeline') = ?, p.name = ?)",
+        (uid, key, project),
+    )
+
+
+def newest_template(store: Store, project: str | None, name: str) -> sqlite3.Row | None:
+    """The newest task of exactly that name, and project if one is given, that a step may copy (ClearML's rule: it did not fail); one
+    that is archived only if there is no other."""
+    return store.database.row(
+        "SELECT t.id, t.uid, t.archived FROM task t JOIN project p ON p.id = t.project_id"
+        " WHERE (:project IS NULL OR p.name = :project) AND t.name = :name"
+        " AND t.status IN ('created', 'queued', 'in_progress', 'published', 'stopped', 'completed')"
+        " ORDER BY t.archived, t.updated_at DESC, t.id DESC LIMIT 1",
+        {"project": project, "name": name},
+    )
