@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Generator, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from minipipe.store.home import Store
     from minipipe.testing.run import Run
     from minipipe.testing.running import Runner
+
+
+def _leave_minipipe_alone() -> None:
+    """pytest rewrites the assertions of every module of a package that has a plugin, at each import, and keeps the result only where
+    byte code may be written. minipipe has some hundred and fifty modules and no assertions that a test would want explained."""
+    for finder in sys.meta_path:
+        marked = getattr(finder, "_must_rewrite", None)
+        if isinstance(marked, set):
+            marked.discard("minipipe")
+
+
+_leave_minipipe_alone()
 
 _RUNS = pytest.StashKey[list["Run"]]()
 _TIMEOUT_S = 60.0

@@ -372,6 +372,16 @@ def test_the_plugin_imports_nothing_until_a_fixture_is_used() -> None:
     assert done.stdout.split() == ["minipipe", "minipipe.pytest_plugin"]
 
 
+def test_pytest_does_not_rewrite_minipipes_modules() -> None:
+    rewritten = {
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith("minipipe") and "Rewriting" in type(getattr(module, "__loader__", None)).__name__
+    }
+
+    assert rewritten <= {"minipipe", "minipipe.pytest_plugin"}, "they were imported before the plugin could say so"
+
+
 # -- the network --------------------------------------------------------------------------------------------------------
 
 READER = """
