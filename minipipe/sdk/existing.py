@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from minipipe import errors, states
+from minipipe import errors
 from minipipe.sdk import session, versions
 from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.node import Node
@@ -18,23 +18,7 @@ def find(pipeline_id: str | None, project: str | None, name: str | None, version
     if bool(pipeline_id) == bool(name or project):
         raise errors.UsageError("name a pipeline by its id, or by project and name")
     store = session.open_store()
-    rows = store.database.rows(
-        "SELECT t.id, t.uid, t.version FROM task t JOIN project p ON p.id = t.project_id"
-        " WHERE t.run_name IS NOT NULL AND t.type = :type AND (:uid IS NULL OR t.uid = :uid)"
-        " AND (:uid IS NOT NULL OR p.name = :hidden OR (p.name = :project AND (t.name = :name OR t.name LIKE :name || ' #%')))"
-        " AND (:version IS NULL OR t.version = :version)"
-        " AND (:tags = '[]' OR EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id"
-        " AND g.name IN (SELECT value FROM json_each(:tags)))) ORDER BY t.archived DESC, t.updated_at, t.id",
-        {
-            "type": str(states.TaskTypes.controller),
-            "uid": pipeline_id or None,
-            "hidden": f"{project}/.pipelines/{name}",
-            "project": project,
-            "name": name,
-            "version": version,
-            "tags": json.dumps(list(tags or ())),
-        },
-    )
+    rows = runs.pipelines(store, pipeline_id or None, project, name, version, list(tags or ()))
     if not rows:
         shown = (
             repr(pipeline_id) if pipeline_id else f"{name!r} in project {project!r}" + (f", version {version}" if version else "")
@@ -46,11 +30,7 @@ def find(pipeline_id: str | None, project: str | None, name: str | None, version
 
 def nodes(place: session.Current) -> dict[str, Node]:
     """The steps of a stored pipeline: name -> node."""
-    rows = place.store.database.rows(
-        "SELECT t.*, s.uid AS template FROM task t LEFT JOIN task s ON s.id = t.template_id"
-        " WHERE t.parent_id = ? AND t.superseded = 0 AND (t.run_name IS NULL OR t.nested = 1) ORDER BY t.id",
-        (place.row_id,),
-    )
+    rows = runs.steps_with_templates(place.store, place.row_id)
     found = {}
     for row in rows:
         node = found[row["name"]] = Node(row["name"])

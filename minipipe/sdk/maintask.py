@@ -29,7 +29,7 @@ from typing import IO, Any, TextIO, cast
 from minipipe import context, errors, states
 from minipipe.sdk import git_facts, needs, parting, script, session, task_needs, task_registered
 from minipipe.sdk.auto import connection
-from minipipe.store import attempts, edits, environments, records, tasks
+from minipipe.store import attempts, edits, environments, records, runs, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -173,10 +173,7 @@ def reusable(store: Store, project: str, name: str, kind: str) -> int | None:
 def resumed(store: Store, project: str, name: str) -> int | None:
     """The run that ``minipipe resume`` wants to go on with, if it is the main task of these names; it keeps what it holds."""
     uid = os.environ.get(session.RESUME_VARIABLE, "")
-    row = store.database.row(
-        "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ? AND p.name = ? AND t.name = ?",
-        (uid, project, name),
-    )
+    row = runs.named(store, uid, project, name)
     if row is None:
         return None
     del os.environ[session.RESUME_VARIABLE]

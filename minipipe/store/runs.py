@@ -6,7 +6,9 @@ is a step of another one is marked as such.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 
 from minipipe.store.home import Store
 
@@ -131,6 +133,53 @@ def last_version(store: Store, project: str, name: str | None = None) -> str | N
         {"project": project, "name": name},
     )
     return str(row["version"]) if row else None
+
+
+def pipelines(
+    store: Store, uid: str | None, project: str | None, name: str | None, version: str | None, tags: Sequence[str]
+) -> list[sqlite3.Row]:
+    """Runs by id, or by exact project and name (run numbers left out), oldest first: id, uid, version.
+
+    Args:
+        store: where to look.
+        uid: excludes the others; only by it runs are found that are steps of others.
+        project, name: of the pipeline.
+        version: exactly this one.
+        tags: one of these; none ask for none.
+    """
+    return store.database.rows(
+        "SELECT t.id, t.uid, t.version FROM task t JOIN project p ON p.id = t.project_id"
+        " WHERE t.run_name IS NOT NULL AND t.type = 'controller' AND (t.uid = :uid OR (:uid IS NULL AND t.nested = 0"
+        " AND (p.name = :hidden OR (p.name = :project AND (t.name = :name OR t.name LIKE :name || ' #%')))))"
+        " AND (:version IS NULL OR t.version = :version)"
+        " AND (:tags = '[]' OR EXISTS (SELECT 1 FROM tag g WHERE g.task_id = t.id"
+        " AND g.name IN (SELECT value FROM json_each(:tags)))) ORDER BY t.archived DESC, t.updated_at, t.id",
+        {
+            "uid": uid,
+            "hidden": f"{project}/.pipelines/{name}",
+            "project": project,
+            "name": name,
+            "version": version,
+            "tags": json.dumps(list(tags)),
+        },
+    )
+
+
+def steps_with_templates(store: Store, run_id: int) -> list[sqlite3.Row]:
+    """The steps of a run in the order they were submitted; ``template`` is the id of what each is a copy of."""
+    return store.database.rows(
+        "SELECT t.*, s.uid AS template FROM task t LEFT JOIN task s ON s.id = t.template_id"
+        " WHERE t.parent_id = ? AND t.superseded = 0 AND (t.run_name IS NULL OR t.nested = 1) ORDER BY t.id",
+        (run_id,),
+    )
+
+
+def named(store: Store, uid: str, project: str, name: str) -> sqlite3.Row | None:
+    """The task of that id, if it has that project and name."""
+    return store.database.row(
+        "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE t.uid = ? AND p.name = ? AND t.name = ?",
+        (uid, project, name),
+    )
 
 
 def resumable(store: Store, uid: str, key: str, project: str) -> sqlite3.Row | None:

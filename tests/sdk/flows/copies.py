@@ -441,6 +441,7 @@ def a_pipeline_as_base_task_is_a_whole_run_below_the_step(pipe):
     }
     assert json.loads(noted("after-whole")[0])[2] == whole.id
     assert inner.task.status == "completed"
+    assert PipelineController.get(pipeline_project="tests", pipeline_name="inner pipeline").id == inner.id
     assert [node.status for node in PipelineController.get(whole.id).get_pipeline_dag().values()] == ["completed"]
 
 
