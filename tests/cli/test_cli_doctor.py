@@ -269,6 +269,7 @@ def test_a_backup_of_damaged_bytes_is_refused_and_leaves_nothing(filled: Filled,
     assert not (tmp_path / "copy").exists()
 
 
+@pytest.mark.faults
 def test_a_backup_under_write_load_has_all_that_was_acknowledged_before_it(filled: Filled, cli: Invoke, tmp_path: Path) -> None:
     """Steps end, outputs are replaced and gc runs while the copy is made."""
     told: dict[str, str] = {}

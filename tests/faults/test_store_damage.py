@@ -102,7 +102,10 @@ def test_a_log_that_was_deleted_at_rest_leaves_an_older_state_that_is_consistent
     assert sane(tmp_path / "killed") == []
 
 
-@pytest.mark.parametrize("ends", [("-wal",), ("-shm",), ("-wal", "-shm")])
+@pytest.mark.parametrize(
+    "ends",
+    [("-wal", "-shm"), pytest.param(("-wal",), marks=pytest.mark.faults), pytest.param(("-shm",), marks=pytest.mark.faults)],
+)
 def test_files_deleted_beside_a_living_worker_end_it_and_nothing_is_written_twice(shop: Shop, ends: tuple[str, ...]) -> None:
     """P: whoever opens the store next begins another log; the worker must not write on into the old one."""
     step = shop.step("ignore_term_until", file="never")
