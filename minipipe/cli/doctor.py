@@ -130,6 +130,8 @@ def _write_bundle(path: Path, found: list[Finding], home: Path) -> None:
     """Versions, findings and settings: no names, values or logs of anybody's work, no environment, no path of a home folder."""
     if path.exists():
         raise errors.UsageError(f"{path} exists", "it was not overwritten", "name another file")
+    if not path.absolute().parent.is_dir():
+        raise errors.NotFound(f"cannot write {path}", f"there is no folder {path.parent}", "make it first, or use another one")
 
     def plain(text: object) -> str:
         for folder, word in ((str(home), "STORE"), (str(Path.cwd()), "HERE"), (os.path.expanduser("~"), "~")):

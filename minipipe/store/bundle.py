@@ -84,12 +84,11 @@ def export(
     chosen = bundle_rows.select(store, run_ids)
     if path.exists() and not force:
         raise errors.UsageError(f"{path} exists", "it was not overwritten", "add --force, or -o FILE")
+    if not path.absolute().parent.is_dir():
+        raise errors.NotFound(f"cannot write {path}", f"there is no folder {path.parent}", "make it first, or use another one")
     draft = path.with_name(f".{fresh_id()[:16]}.part")
-    try:
-        with mapped(path), _replaced(draft, path), zipfile.ZipFile(draft, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            pickles = _write(store, chosen, archive, tell, version)
-    except FileNotFoundError as error:
-        raise errors.NotFound(f"cannot write {path}", error.strerror or "", "is there such a folder?") from None
+    with mapped(path), _replaced(draft, path), zipfile.ZipFile(draft, "x", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        pickles = _write(store, chosen, archive, tell, version)
     asked = len(dict.fromkeys(run_ids))
     return Exported(path, tuple(chosen.uids[:asked]), tuple(chosen.uids[asked:]), path.stat().st_size, pickles)
 

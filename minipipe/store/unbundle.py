@@ -149,7 +149,7 @@ def read(path: Path, trust_pickle: bool = False, tell: Callable[[str, int], None
     except errors.StoreMoved:
         raise errors.NotFound(f"no file {path}") from None
     except IsADirectoryError:
-        raise _refuse(path, "it is a folder") from None
+        raise _refuse(path, "it is a folder", "name the file that export wrote") from None
     except RecursionError:
         raise _refuse(path, "it was altered (nested without end)") from None
     except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:

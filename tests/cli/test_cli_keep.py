@@ -203,3 +203,10 @@ def test_a_file_that_is_refused_makes_no_store_and_is_exit_4(
     assert cli("--home", str(there), "import", "none.zip").exit_code == 3
     assert not there.exists()
     assert cli("--home", str(there), "import", "pickled.zip", "--trust-pickle").exit_code == 0
+
+
+def test_a_folder_that_is_not_there_is_exit_3_and_named(filled: Filled, runs: list[str], cli: Invoke) -> None:
+    for arguments in (("export", "@last", "-o", "nowhere/x.zip"), ("doctor", "--bundle", "nowhere/x.zip")):
+        result = cli(*arguments)
+        assert (result.exit_code, result.stdout) == (3, "")
+        assert "cannot write nowhere/x.zip" in result.stderr and "there is no folder nowhere" in result.stderr
