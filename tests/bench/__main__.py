@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minipipe.store.home import file_system
-from tests.bench import measure, peers, w1, w2, w3, w4, w5, w6
+from tests.bench import measure, peers, w1, w2, w3, w4, w5, w6, w7, w8
 from tests.bench.measure import Plan, Row
 
 WORKLOADS: dict[str, Callable[[Plan], list[Row]]] = {
@@ -23,6 +23,8 @@ WORKLOADS: dict[str, Callable[[Plan], list[Row]]] = {
     "w4": w4.run,
     "w5": w5.run,
     "w6": w6.run,
+    "w7": w7.run,
+    "w8": w8.run,
 }
 
 _NOTES = """\
@@ -30,7 +32,8 @@ Medians [min-max]. Floor and minipipe run in turns; the ratio is taken within ea
 floor's time (or memory) minipipe needs. A bar holds for the ratio, or for the value where there is no floor.
 Floors: W1 one fork and one synced commit (SQLite WAL, synchronous=FULL) per step, in a process of 28 MB; W2 the same,
 two children at a time; W4 an array's raw bytes written to a new file by one child, without hashing or sync, mapped and
-summed by the next; W5 `python -c "import click, sqlite3"`; W6 the same with the shortest history.
+summed by the next; W5 `python -c "import click, sqlite3"`; W6 the same with the shortest history; W8 the same step in
+this Python.
 minipipe: real scripts (tests/bench/scripts) with PipelineDecorator.run_locally(), a fresh process and a new store each
 turn (W3: a store that holds all results), two slots, default settings. In W1, W2 and W4 one step runs before the clock
 starts, which starts the private worker; times go from the first call to the last value."""
