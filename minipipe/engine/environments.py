@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -46,6 +45,7 @@ def satisfied(lines: tuple[str, ...]) -> tuple[str, ...] | None:
     Options of the installer, URLs and paths are never satisfied: they ask for more than a version.
     """
     parse = importlib.import_module("packaging.requirements").Requirement
+    metadata = importlib.import_module("importlib.metadata")  # with its parsers of mail, too heavy for every process
     found: dict[str, str] = {}
     todo = list(lines)
     while todo:
@@ -59,8 +59,8 @@ def satisfied(lines: tuple[str, ...]) -> tuple[str, ...] | None:
         if wanted.url:
             return None
         try:
-            distribution = importlib.metadata.distribution(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
+            distribution = metadata.distribution(wanted.name)
+        except metadata.PackageNotFoundError:
             return None
         if not wanted.specifier.contains(distribution.version, prereleases=True):
             return None
@@ -412,7 +412,10 @@ def _call(installer: str, arguments: list[str], variables: Mapping[str, str]) ->
 def _installed(folder: Path) -> tuple[str, ...]:
     """``name==version`` of everything in an environment."""
     sites = [str(path) for path in (folder / "lib").glob("python*/site-packages")]
-    found = {f"{one.metadata['Name']}=={one.version}" for one in importlib.metadata.distributions(path=sites)}
+    found = {
+        f"{one.metadata['Name']}=={one.version}"
+        for one in importlib.import_module("importlib.metadata").distributions(path=sites)
+    }
     return tuple(sorted(found, key=str.lower))
 
 
