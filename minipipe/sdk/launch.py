@@ -236,6 +236,8 @@ def begin(
         own_project=details.project_of(store, runs.row_of(store, made.id)),
     )
     if running is not None and running.worker_mode and not made.nested:
+        if runs.row_of(store, made.id)["retries"]:  # a step that is a run, once more: what failed in it too
+            resume.revive(store, made.id)
         run = Run(store, made.id, made.uid, None, options, again=runs.row_of(store, made.id)["attempt"] > 1)
     else:
         run = _begin_here(store, made, options, mode_here)
@@ -267,7 +269,7 @@ def _outer(store: Store, running: context.Running | None, definition: Definition
 def is_called(definition: Definition) -> bool:
     """False if a worker executes another call of this pipeline here: that one is a task of its own."""
     running = context.running()
-    if running is None or not running.worker_mode or running.run in _live:
+    if running is None or not running.worker_mode:
         return True
     told = records.settings_of(session.open_store(), runs.id_of(session.open_store(), running.run))
     return told.get("pipeline") != definition.key or told.get("call") in (None, definition.call)

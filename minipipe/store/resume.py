@@ -62,8 +62,9 @@ def revive_called(store: Store, run_id: int, caller: str) -> None:
 
 
 def reopen(store: Store, run_id: int) -> None:
-    """Let the logic of a run that completed run again; what its steps made stays. Transaction effect: one durable commit."""
+    """Let the logic of a run that is a step run again; what its steps made stays. Transaction effect: one durable commit."""
     with store.database.write() as connection:
+        connection.execute("UPDATE task SET revive = 0 WHERE id = ?", (run_id,))
         connection.execute("UPDATE task SET status = 'created' WHERE id = ? AND status = 'completed'", (run_id,))
 
 
@@ -173,6 +174,11 @@ def _start_again(store: Store, connection: sqlite3.Connection, task_id: int, new
         " crashes = 0, returns = 0, not_before = 0, error = NULL, ended_at = NULL, updated_at = ?, waiting_on = 0,"
         " entry = ? WHERE id = ?",
         (new.hold, now, json.dumps(new.entry), task_id),
+    )
+    connection.execute(  # if it is a run itself, what failed in it runs again too
+        "UPDATE task SET revive = 1 WHERE parent_id = ? AND superseded = 0 AND status IN ('failed', 'stopped', 'skipped')"
+        " AND EXISTS (SELECT 1 FROM task r WHERE r.id = task.parent_id AND r.nested = 1)",
+        (task_id,),
     )
     connection.execute("DELETE FROM artifact WHERE task_id = ? AND role IN ('output', 'code')", (task_id,))
     for link in new.links:

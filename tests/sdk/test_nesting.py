@@ -110,3 +110,89 @@ def test_an_abort_of_the_run_takes_everything_below_and_a_resume_goes_on(folder:
 
     assert "result 12 5" in left.log(left.run("outer"))
     assert left.noted("notes").count("leaf 11") == 1
+
+
+BELOW = """
+import os
+from minipipe import PipelineController
+
+def flaky(n):
+    with open("notes", "a") as file:
+        file.write("flaky\\n")
+    if not os.path.exists("fixed"):
+        raise ValueError("not yet")
+    return n
+
+def solid(n):
+    with open("notes", "a") as file:
+        file.write("solid\\n")
+    return n
+
+inner = PipelineController("inner", "tests", "1.0")
+inner.add_parameter("n", 1)
+inner.add_function_step("solid", solid, {"n": "${pipeline.n}"}, ["n"])
+inner.add_function_step("flaky", flaky, {"n": "${solid.n}"}, ["n"])
+inner.start(queue=None)
+"""
+ABOVE = """
+from minipipe import PipelineController
+inner = PipelineController.get(pipeline_project="tests", pipeline_name="inner")
+pipe = PipelineController("outer", "tests", "1.0")
+pipe.add_step("whole", base_task_id=inner.id, parameter_override={"Args/n": 5}, retry_on_failure=1)
+pipe.start()
+"""
+
+
+@pytest.mark.faults
+def test_a_pipeline_as_a_step_is_retried_and_resumed_from_where_it_failed(folder: Path, left: Left) -> None:
+    (folder / "inner.py").write_text(BELOW)
+    (folder / "outer.py").write_text(ABOVE)
+    python(folder, "inner.py")
+    python(folder, "-m", "minipipe", "run", "outer.py", check=1)
+    assert left.noted("notes") == ["solid", "flaky", "flaky"]
+    (folder / "fixed").touch()
+
+    done = python(folder, "-m", "minipipe", "resume", "@last")
+
+    assert left.noted("notes") == ["solid", "flaky", "flaky", "flaky"]
+    assert left.run("outer")["status"] == "completed", done.err
+    (whole,) = left.steps("outer").values()
+    below = left.rows("SELECT name, status, superseded FROM task WHERE parent_id = ? ORDER BY id", whole["id"])
+    assert [tuple(row) for row in below] == [("solid", "completed", 0), ("flaky", "completed", 0)]
+
+
+MANY = """
+import sys
+from minipipe import PipelineDecorator
+
+@PipelineDecorator.component(return_values=["n"])
+def leaf(n):
+    return n + 1
+
+@PipelineDecorator.pipeline(name="many", project="tests", version="1.0", multi_instance_support="parallel")
+def many(n: int = 1):
+    return int(leaf(n))
+
+for n in range(3):
+    many(n)
+print("results", PipelineDecorator.wait_for_multi_pipelines())
+"""
+
+
+@pytest.mark.faults
+def test_many_instances_on_queues_are_a_task_each_and_a_rerun_runs_its_own(folder: Path, left: Left) -> None:
+    (folder / "flow.py").write_text(MANY)
+
+    done = python(folder, "-m", "minipipe", "run", "flow.py")
+    assert sorted(done.out.splitlines()) == [
+        "results [1, None, None]",
+        "results [None, 2, None]",
+        "results [None, None, 3]",
+        "results [None, None, None]",
+    ]
+    assert [row["status"] for row in left.runs("many")] == ["completed"] * 3
+    assert left.rows("SELECT count(*) AS n FROM task WHERE nested = 1")[0]["n"] == 0
+
+    second = next(row for row in left.runs("many") if '"call": 2' in row["settings"])
+    again = python(folder, "-m", "minipipe", "rerun", second["uid"], "--set", "n=40")
+    assert again.out == "results [None, 41, None]\n"
