@@ -350,6 +350,7 @@ _REFERENCES = (
     "CREATE INDEX task_copied ON task (template_id) WHERE template_id IS NOT NULL",
     "CREATE INDEX task_code ON task (code_key) WHERE code_key IS NOT NULL",
     "CREATE INDEX task_environment ON task (environment) WHERE environment IS NOT NULL",
+    "CREATE INDEX cache_task ON cache (task_id)",
     "CREATE INDEX artifact_source ON artifact (source_id) WHERE source_id IS NOT NULL",
 )
 
