@@ -116,6 +116,7 @@ def test_a_pipeline_from_tasks_copies_three_scripts_and_repeats_only_what_a_para
     assert len(task(left.store, project, "split").artifacts["test_set"].get()) == 89
 
 
+@pytest.mark.exhaustive
 def test_a_worker_of_its_own_runs_controller_and_steps(folder: Path, left: Left) -> None:
     words = (sys.executable, "-m", "minipipe", "worker")
     with subprocess.Popen(
@@ -130,6 +131,7 @@ def test_a_worker_of_its_own_runs_controller_and_steps(folder: Path, left: Left)
     assert "train 3 completed: accuracy" in left.log(left.rows("SELECT * FROM task WHERE id = ?", pipe.row_id)[0])
 
 
+@pytest.mark.exhaustive
 def test_a_custom_controller_searches_at_random_over_clones_of_a_template(folder: Path, left: Left) -> None:
     done = run(folder, "custom_controller/pipeline.py", "--", "--trials", "1", "--rounds", "2", "--target", "0.9999")
 
