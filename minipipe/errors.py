@@ -6,6 +6,7 @@
     │   ├── BadParameter                a pipeline parameter is unknown or cannot be read
     │   ├── AmbiguousName               a prefix matches more than one task
     │   ├── BadPipeline                 a pipeline that cannot be built (cycle, unknown parent, double name)
+    │   ├── BadCall                     a component or a pipeline does not take these arguments
     │   ├── CannotTravel                an argument, global or result cannot cross a process border
     │   └── IllegalMove                 a status change that the life cycle does not know
     ├── NotFound                  3     no such run, step, artifact, queue or script
@@ -105,6 +106,10 @@ class BadPipeline(UsageError):
 
 class CannotTravel(UsageError, TypeError):
     """A value that lives in one process (a lock, a connection, an open file) was to be sent to another."""
+
+
+class BadCall(UsageError, TypeError):
+    """A component or a pipeline is called with arguments that it does not take."""
 
 
 class IllegalMove(UsageError):

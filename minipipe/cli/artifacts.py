@@ -15,7 +15,7 @@ import click
 from minipipe import errors
 from minipipe.cli import files, output
 from minipipe.cli.output import Output
-from minipipe.store import blobs, details, lookup, plots, records, views
+from minipipe.store import blobs, details, lookup, plots, records, sessions, views
 from minipipe.store.home import Store
 
 _EXTENSIONS = {"json": ".json", "bytes": ".bin", "npy": ".npy", "pickle": ".pkl", "folder": ".tar", "scalar": ".json"}
@@ -121,6 +121,9 @@ def _find(store: Store, task: sqlite3.Row, name: str) -> dict[str, Any]:
         if f"{plot.title}/{plot.series}" == name and plot.digest is not None:
             return _as_file(plot)
     label = details.label_of(store, task)
+    if any(step["name"] == name for step in sessions.steps(store, task["id"])):
+        hint = f"minipipe artifacts {label}/{name}"
+        raise errors.NotFound(f"{label}/{name} names no artifact", "it is a step; an artifact is RUN/STEP/NAME", hint, name=name)
     names = ", ".join(one["name"] for one in outputs)
     raise errors.NotFound(
         f"{label} has no artifact {name!r}",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minipipe import clearml, errors, settings, states
+from minipipe import clearml, errors, frames, settings, states
 from minipipe.cli import ending, output, script
 from minipipe.cli.console import Console
 from minipipe.cli.output import Output
@@ -268,7 +268,7 @@ class _Conductor:
     def _print_traceback(self, ended: script.Ended) -> None:
         ours = isinstance(ended.error, (errors.MinipipeError, KeyboardInterrupt))
         if ended.error is not None and (not ours or self.order.traceback == "full"):
-            self.console.line(script.traceback_text(ended.error, self.order.traceback == "full").rstrip("\n"))
+            self.console.line(frames.traceback_text(ended.error, self.order.traceback == "full").rstrip("\n"))
 
     def _print_end(self, store: Store, runs: list[sqlite3.Row]) -> None:
         if self.quiet:
@@ -281,7 +281,17 @@ class _Conductor:
             ending.print_table(every)
         for run in runs:
             print(ending.closing_line(store, run, steps[run["id"]], len(runs) > 1), file=sys.stderr)
+        self._note_refresh([step["name"] for step in every])
         sys.stderr.flush()
+
+    @staticmethod
+    def _note_refresh(names: list[str]) -> None:
+        """Say which names of --refresh no step had."""
+        had = {"*", *names, *(name.rpartition("_")[0] for name in names)}
+        for asked in filter(None, (part.strip() for part in os.environ.get("MINIPIPE_REFRESH", "").split(","))):
+            if asked not in had:
+                there = ", ".join(names[:8]) + (" …" if len(names) > 8 else "") or "none"
+                output.note(f"--refresh {asked}: no step is called that; the steps are {there}")
 
     def _error(
         self, store: Store | None, runs: list[sqlite3.Row], ended: script.Ended
@@ -312,12 +322,12 @@ class _Conductor:
         if bad and store is not None:
             return ending.failure(store, bad[0], sessions.steps(store, bad[0]["id"]))
         if ended.error is not None:
-            return errors.WorkFailed(f"{self._script_name()} raised {script.last_line(ended.error)}", script.where(ended.error))
+            return errors.WorkFailed(f"{self._script_name()} raised {frames.last_line(ended.error)}", frames.where(ended.error))
         return self._leftover(store)
 
     def _placed(self, error: errors.MinipipeError) -> errors.MinipipeError:
         """The error with the line of the script that led to it."""
-        place = script.where(error).partition(",")[0]
+        place = frames.where(error).partition(",")[0]
         if place and not isinstance(error, errors.WorkFailed) and place not in error.cause:
             error.cause = f"{place}; {error.cause}" if error.cause else place
         return error
@@ -351,4 +361,4 @@ class _Conductor:
                 output.note(f"no worker serves queue {queue!r}: the run waits; start one: minipipe worker{flag}")
 
     def _script_name(self) -> str:
-        return script.shown_path(str(self.order.script)) if self.order.script is not None else "the script"
+        return frames.shown_path(str(self.order.script)) if self.order.script is not None else "the script"

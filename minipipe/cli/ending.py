@@ -118,6 +118,8 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
         if step["status"] in states.BAD and not step["tolerates_abort" if step["status"] == states.STOPPED else "tolerated"]
     ]
     bad.sort(key=lambda step: (step["status"] != states.FAILED, step["ended_at"] or 0.0))
+    if bad and bad[0]["status"] != states.FAILED and run["status"] == states.FAILED and not run["reason"].startswith("step "):
+        bad = []  # its own logic or a callback failed; the steps were stopped because of it
     resume = f"minipipe resume {shown}"
     if run["status"] == states.STOPPED:
         return errors.RunFailed(f"run {shown} was stopped", run["reason"], resume, run=run["uid"])
@@ -128,7 +130,7 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
     message, cause, hint = _words(what, task, facts)
     log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
     look = following(f"step {place} --pdb") if bad and task["status"] == states.FAILED and facts.get("traceback") else ""
-    look = look or (f"minipipe logs {place}" if log or not facts.get("traceback") else "")
+    look = look or (f"minipipe logs {place}" if log or (bad and not facts.get("traceback")) else "")
     look = hint or look
     look = f"{look}   or, after a fix:  {resume}" if look else f"after a fix:  {resume}"
     return errors.RunFailed(message, "\n".join(filter(None, [cause, facts.get("where", ""), *log])), look, run=run["uid"])

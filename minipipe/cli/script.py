@@ -6,20 +6,13 @@ import difflib
 import importlib.machinery
 import linecache
 import os
-import re
 import sys
-import sysconfig
-import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minipipe import errors
-
-_PACKAGE = str(Path(__file__).resolve().parents[1]) + os.sep
-_DEMO = os.path.join(_PACKAGE, "demo") + os.sep
-_STANDARD = str(Path(sysconfig.get_paths()["stdlib"])) + os.sep
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,84 +97,3 @@ def _exit_code(stop: SystemExit) -> int:
         return stop.code & 0xFF if stop.code else 0
     print(stop.code, file=sys.stderr)  # Python's rule for sys.exit("text")
     return 1
-
-
-# -- tracebacks ---------------------------------------------------------------------------------------------------------
-
-
-def is_user_frame(file: str) -> bool:
-    """True for code of the user (the built-in example included): not minipipe's, not the import machinery's."""
-    if file.startswith(_DEMO):
-        return True
-    return not file.startswith((_PACKAGE, "<frozen ", os.path.join(_STANDARD, "importlib") + os.sep))
-
-
-def where(error: BaseException) -> str:
-    """``file:line, in name:  text`` of the innermost frame of the project's own code; "" if there is none."""
-    best = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if is_user_frame(frame.filename) and "site-packages" not in frame.filename and not frame.filename.startswith(_STANDARD):
-            best = f"{shown_path(frame.filename)}:{frame.lineno}, in {frame.name}:  {frame.line or ''}".rstrip(": ")
-    return best
-
-
-def last_line(error: BaseException) -> str:
-    """``ValueError: loss is nan``: type and message, on one line."""
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return text.splitlines()[-1] if text else type(error).__name__
-
-
-def shown_path(file: str) -> str:
-    """The path as a person would type it from here."""
-    here = os.getcwd() + os.sep
-    return file[len(here) :] if file.startswith(here) else file
-
-
-def traceback_text(error: BaseException, full: bool = False) -> str:
-    """The traceback of an error, as Python prints it, without minipipe's frames and those of the import machinery.
-
-    Args:
-        error: with its causes and contexts.
-        full: leave nothing out.
-    """
-    report = traceback.TracebackException.from_exception(error)
-    cut = 0 if full else sum(_cut(part) for part in _parts(report))
-    text = "".join(report.format())
-    return text + f"… {cut} minipipe {'frame' if cut == 1 else 'frames'}, --traceback full\n" if cut else text
-
-
-_FRAME = re.compile(r'^  File "(.*)", line \d+')
-
-
-def user_traceback(text: str) -> str:
-    """A traceback that was written down, without minipipe's frames and those of the import machinery; how many is said."""
-    kept: list[str] = []
-    cut, skipping = 0, False
-    for line in text.splitlines():
-        match = _FRAME.match(line)
-        if match is not None:
-            skipping = not is_user_frame(match[1])
-            cut += skipping
-        elif not line.startswith("    "):
-            skipping = False
-        if not skipping:
-            kept.append(line)
-    note = [f"… {cut} minipipe {'frame' if cut == 1 else 'frames'}, all of them in its log"] if cut else []
-    return "\n".join([*kept, *note])
-
-
-def _parts(report: traceback.TracebackException) -> Iterator[traceback.TracebackException]:
-    """An error, what caused it, and what it was raised in; exceptions of groups too."""
-    work = [report]
-    while work:
-        part = work.pop()
-        yield part
-        work += [each for each in (part.__cause__, part.__context__) if each is not None]
-        work += part.exceptions or []
-
-
-def _cut(report: traceback.TracebackException) -> int:
-    kept = [frame for frame in report.stack if is_user_frame(frame.filename)]
-    cut = len(report.stack) - len(kept)
-    report.stack[:] = kept
-    return cut

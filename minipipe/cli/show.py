@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from minipipe import errors, states
-from minipipe.cli import lines, output, script
+from minipipe import errors, frames, states
+from minipipe.cli import lines, output
 from minipipe.cli.output import Output
 from minipipe.store import details, lookup, models, plots, presence, reasons, records, surroundings, views
 from minipipe.store.details import elapsed_s, error_of
@@ -149,7 +149,7 @@ def _show_step(store: Store, task: sqlite3.Row, out: Output) -> None:
         output.write("  traceback")
         output.write(
             "\n".join(
-                "    " + line for line in output.escape_lines(script.user_traceback(failure["traceback"])).rstrip().split("\n")
+                "    " + line for line in output.escape_lines(frames.user_traceback(failure["traceback"])).rstrip().split("\n")
             )
         )
     if task["status"] == states.FAILED:

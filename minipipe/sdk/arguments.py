@@ -69,9 +69,15 @@ def bind(
         depth: frames between this function and the user's call, for the place that the warning names.
 
     Raises:
-        TypeError: an unknown keyword, too many or double arguments; at the call, not in the step.
+        BadCall: an unknown keyword, too many or double arguments; at the call, not in the step.
     """
-    bound = signature.bind_partial(*args, **kwargs)
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        said = str(error).removeprefix("got ")
+        raise errors.BadCall(
+            f"{step}() got {said}", f"it takes {', '.join(signature.parameters) or 'no arguments'}", "correct the call"
+        ) from None
     found: dict[str, Any] = {}
     for parameter in signature.parameters.values():
         name = parameter.name

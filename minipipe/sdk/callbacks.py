@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from minipipe import errors, states
+from minipipe import errors, frames, states
 from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
@@ -155,8 +154,8 @@ class Callbacks:
             node.told_status = word  # a fast step may be further by now; the callback hears of one change at a time
             try:
                 step.spec.on_status(self.pipeline, node, previous)
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                self._show(error)
             finally:
                 node.told_status = None
 
@@ -167,11 +166,14 @@ class Callbacks:
         try:
             return callback(self.pipeline, node, *extra)
         except Exception as error:
-            traceback.print_exc()
+            self._show(error)
             self.run.fail(error)
             return None
         finally:
             self.calling = None
+
+    def _show(self, error: Exception) -> None:
+        sys.stderr.write(frames.traceback_text(error, self.run.settings.traceback == "full", "MINIPIPE_TRACEBACK=full"))
 
 
 def _differs(before: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from minipipe import errors, settings
+from minipipe import errors, frames, settings
 from minipipe.engine import child
 from minipipe.sdk import inline, maintask, overrides
 from minipipe.store import attempts, details, edits, inputs, scratch, workers
@@ -114,7 +114,8 @@ def _perform(store: Store, claim: Claim, inspect: Inspect | None) -> Outcome:
                 raise
             except (Exception, SystemExit) as error:
                 result = child.failure_of(error, spec["entry"])
-                sys.stderr.write(str(result.head["error"].get("traceback", "")))
+                full = settings.load_settings().traceback == "full"
+                sys.stderr.write(frames.traceback_text(error, full, "MINIPIPE_TRACEBACK=full"))
                 if inspect is not None:
                     inspect(error, error.__traceback__)
         return inline.outcome_of(store, spec, result, time.monotonic() - started)

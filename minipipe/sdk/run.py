@@ -19,7 +19,7 @@ import warnings
 from dataclasses import replace
 from typing import Any
 
-from minipipe import codekey, context, errors, hashing, seeds, settings, states
+from minipipe import codekey, context, errors, frames, hashing, seeds, settings, states
 from minipipe.engine import worker as engine
 from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, needs, proxy, references, session, task_fields
 from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
@@ -556,10 +556,11 @@ class Run:
         if error is None or isinstance(error, errors.StepFailed):
             reason = "; ".join(f"step {name} {status}" for name, status in bad[:3]) or str(error)
         else:
-            reason = f"{type(error).__name__}: {error}"
-        return states.FAILED, Outcome(
-            attempts.FAILED, reason[:500], {"type": "RunFailed", "message": reason}, (), spent, final=True
-        )
+            said = error.message if isinstance(error, errors.MinipipeError) else error
+            reason = f"{type(error).__name__}: {said}"
+        place = "" if error is None or isinstance(error, errors.StepFailed) else frames.where(error)
+        facts = {"type": "RunFailed", "message": reason, "where": place}
+        return states.FAILED, Outcome(attempts.FAILED, reason[:500], facts, (), spent, final=True)
 
     def bad_steps(self) -> list[tuple[str, str]]:
         """(name, status) of steps whose ending fails the run."""

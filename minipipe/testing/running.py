@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minipipe import clearml, context, errors
+from minipipe import clearml, context, errors, frames
 from minipipe.chance import fresh_id
 from minipipe.cli import script
 from minipipe.sdk import inline, launch, maintask, session
@@ -156,7 +156,7 @@ class Runner:
             return _Ended(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
         except Exception as error:
             if not isinstance(error, errors.WorkFailed):  # a step's own words stand in its log
-                sys.stderr.write(script.traceback_text(error))
+                sys.stderr.write(frames.traceback_text(error))
             return _ended_by(error)
 
 
@@ -181,7 +181,7 @@ def _run_script(path: Path) -> _Ended:
     sys.path.insert(0, "")  # the place that the script's folder takes
     ended = script.run(path, ())
     if ended.error is not None:
-        sys.stderr.write(script.traceback_text(ended.error))
+        sys.stderr.write(frames.traceback_text(ended.error))
         maintask.note_error(ended.error)
     elif maintask.main_task() is not None:
         maintask.note_exit(ended.code)

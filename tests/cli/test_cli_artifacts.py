@@ -78,6 +78,8 @@ def test_get_takes_a_file_or_a_folder_and_says_when_there_is_none(filled: Filled
     assert Path("x.txt").read_text() == "3\n"
     result = cli("get", "@last/train/points", "-o", "no/such/x")
     assert (result.exit_code, "cannot write no/such/x" in result.stderr) == (3, True)
+    result = cli("get", "@last/train")
+    assert (result.exit_code, "it is a step; an artifact is RUN/STEP/NAME" in result.stderr) == (3, True)
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "..", ".hidden", "a\x00b", "-rf", "x" * 300, "\u202egnp.exe"])

@@ -9,6 +9,7 @@ from typing import Any
 from click.testing import Result
 from conftest import Filled
 
+from minipipe import frames as cutting
 from minipipe.store import tasks
 
 Invoke = Callable[..., Result]
@@ -198,12 +199,10 @@ def test_recorded_arguments_are_shown(filled: Filled, cli: Invoke) -> None:
 
 
 def test_a_traceback_is_shown_without_our_frames(filled: Filled, cli: Invoke) -> None:
-    from minipipe.cli import script
-
-    ours = script.__file__
+    ours = cutting.__file__
     frames = [f'  File "{ours}", line 1, in x', "    code", "    ^^^^", '  File "/flow.py", line 31, in train', "    raise"]
     text = "\n".join(["Traceback (most recent call last):", *frames, "ValueError: no", ""])
-    shown = script.user_traceback(text).splitlines()
+    shown = cutting.user_traceback(text).splitlines()
     assert shown == [
         "Traceback (most recent call last):",
         '  File "/flow.py", line 31, in train',

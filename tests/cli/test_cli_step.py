@@ -131,6 +131,12 @@ def test_wrong_names_and_steps_without_inputs_are_refused(store: Store, cli: Inv
         assert words in result.stderr, arguments
 
 
+def test_a_failure_is_shown_without_our_frames(store: Store, cli: Invoke) -> None:
+    shown = cli("step", "@last/train").stderr
+    assert "Traceback (most recent call last):" in shown and "flow.py" in shown
+    assert "replay.py" not in shown and "minipipe frames, MINIPIPE_TRACEBACK=full" in shown
+
+
 def typed(text: str, *arguments: str, **environment: str) -> tuple[int, str]:
     """The command as a process, with these lines on its stdin."""
     done = subprocess.run(

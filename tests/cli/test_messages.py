@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -75,6 +76,13 @@ flow()
         "flow.py:11",
         "open it inside the step that uses it",
     ),
+    "an argument that the function does not have": (
+        CONTROLLER + '\npipe.add_function_step(name="a", function=make, function_kwargs={"v": 1})\n',
+        2,
+        "a() got an unexpected keyword argument 'v'",
+        "flow.py:9; it takes u",
+        "correct the call",
+    ),
 }
 
 
@@ -90,6 +98,22 @@ def test_a_mistake_is_named_with_its_line_and_what_to_type(name: str) -> None:
     assert cause in error["cause"]
     assert hint in error["hint"]
     assert f"error: {message}\n" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pre_execute_callback", "post_execute_callback"])
+def test_an_error_in_a_callback_is_what_the_command_ends_with(kind: str) -> None:
+    text = f"""
+def bad(*told):
+    raise RuntimeError("no")
+
+pipe.add_function_step(name="a", function=make, function_return=["x"], {kind}=bad)
+pipe.add_function_step(name="b", function=make, function_kwargs={{"u": "${{a.x}}"}})
+pipe.start_locally(run_pipeline_steps_locally=True)
+"""
+    error = command("run", write(CONTROLLER + text), check=1).stderr
+    assert "failed: RuntimeError: no\n  cause: flow.py:10, in bad:" in error
+    assert f"{os.sep}minipipe{os.sep}sdk{os.sep}" not in error
+    assert "minipipe frames, MINIPIPE_TRACEBACK=full" in error
 
 
 def failed(filled: Filled, reason: str, error: dict[str, str]) -> tuple[str, str, str]:

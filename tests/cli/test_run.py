@@ -514,6 +514,8 @@ def test_cache_and_refresh_reach_the_steps() -> None:
         command("run", "flow.py", *words, check=0)
 
     assert ran().count("first") == 4
+    missed = command("run", "flow.py", "--refresh", "frist", check=0).stderr
+    assert "note: --refresh frist: no step is called that; the steps are first, " in missed
 
 
 def test_a_group_of_equal_names_is_one_row_of_the_job_table() -> None:
