@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import random
 import threading
 import warnings
 from dataclasses import dataclass
@@ -598,6 +599,29 @@ def globals_travel_as_they_stand_at_the_call():
     found = flag()
     FLAG["value"] = "later"
     assert found == "at the call"
+
+
+@component("drawn")
+def draws():
+    return random.random()
+
+
+@case
+def the_seed_that_a_script_sets_reaches_its_steps():
+    assert float(draws()) == random.Random(1337).random()
+    Task.set_random_seed(7)
+    try:
+        assert [float(draws()), float(draws())] == [random.Random(7).random()] * 2
+    finally:
+        Task.set_random_seed(1337)
+
+
+@case
+def an_argument_that_is_no_parameter_is_an_artifact_of_the_pipeline_called_result_step_argument():
+    assert list(same([5, 6])) == [5, 6]
+    pipeline = Task.current_task()
+    assert parameters("same")["kwargs_artifacts/value"] == f"{pipeline.id}.result_same_value"
+    assert pipeline.artifacts["result_same_value"].get() == [5, 6]
 
 
 if __name__ == "__main__":
