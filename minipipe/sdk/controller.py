@@ -16,6 +16,7 @@ from typing import Any
 
 from minipipe import context, errors, states
 from minipipe.sdk import dag, display, existing, launch, pipeline, references, saying, session, task_fields, templates, versions
+from minipipe.sdk.definition import Definition, become_pipeline, numbered
 from minipipe.sdk.node import Node as _Node
 from minipipe.sdk.run import Run
 from minipipe.sdk.task import Task
@@ -352,12 +353,10 @@ class PipelineController(WrittenPipeline):
 
         Transaction effect: two durable commits.
         """
-        definition = launch.Definition(
-            task_name, project_name, versions.checked(version) or "1.0.0", add_run_number=add_run_number
-        )
+        definition = Definition(task_name, project_name, versions.checked(version) or "1.0.0", add_run_number=add_run_number)
         made = Task.create(
             definition.hidden_project,
-            launch.numbered(session.open_store(), definition),
+            numbered(session.open_store(), definition),
             str(states.TaskTypes.controller),
             repo,
             branch,
@@ -377,7 +376,7 @@ class PipelineController(WrittenPipeline):
             module,
             detect_repository,
         )
-        launch.become_pipeline(made.store, made.row_id, definition)
+        become_pipeline(made.store, made.row_id, definition)
         return cls._of(made)
 
     @classmethod

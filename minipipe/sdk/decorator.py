@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from minipipe import context, errors, limits, states
 from minipipe.sdk import arguments, display, inline, launch, multi, needs, nesting, proxy, versions
 from minipipe.sdk.capture import INNER
+from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry, StepSpec
@@ -258,7 +259,7 @@ class PipelineDecorator(RunningPipeline):
             BadPipeline: the version is not a PEP 440 string.
         """
         recorded = record("pipeline", locals())
-        definition = launch.Definition(
+        definition = Definition(
             name=name,
             project=project,
             version=versions.checked(version),
@@ -377,7 +378,7 @@ def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
 # -- pipelines ------------------------------------------------------------------------------------------------------------
 
 
-def _start(definition: launch.Definition, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _start(definition: Definition, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     signature = _signature(function)
     values = arguments.bind(signature, args, kwargs, definition.name, depth=3)
     place = _place_of(function)
@@ -425,7 +426,7 @@ def _set_current(pipeline: PipelineDecorator | None) -> PipelineDecorator | None
     return before
 
 
-def _start_many(definition: launch.Definition, parallel: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def _start_many(definition: Definition, parallel: bool, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """A call of a pipeline with many instances: a new run each time; in parallel a thread each, and None at once."""
     definition = replace(definition, call=multi.next_call(definition.key))
     if PipelineDecorator._mode == "debug":

@@ -6,13 +6,11 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from minipipe import context, errors, states
 from minipipe.sdk import (
-    declared,
     git_facts,
     inline,
     maintask,
@@ -21,63 +19,15 @@ from minipipe.sdk import (
     proxy,
     saying,
     session,
-    values,
-    versions,
 )
-from minipipe.sdk.capture import import_root
-from minipipe.sdk.needs import Needs
+from minipipe.sdk.definition import Definition, as_stored, cells, controller, here, numbered, setting_cells
 from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
-from minipipe.sdk.specs import Caller, Retry, RunOptions, StepSpec
+from minipipe.sdk.specs import Caller, RunOptions, StepSpec
 from minipipe.store import attempts, details, edits, records, resume, runs, tasks
 from minipipe.store.home import Store
 
 SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A pipeline as its author wrote it. See `PipelineDecorator.pipeline`."""
-
-    name: str
-    project: str
-    version: str | None = None
-    return_value: str | None = None
-    default_queue: str | None = None
-    add_pipeline_tags: bool = False
-    target_project: str | bool | None = None
-    abort_on_failure: bool = False
-    queue: str | None = "services"
-    add_run_number: bool = True
-    sections: dict[str, str] = field(default_factory=dict)
-    here: bool = False
-    retry: Retry = None
-    recorded: dict[str, Any] = field(default_factory=dict)
-    local_imports: bool = True
-    serialize: Callable[[Any], bytes | bytearray] | None = None
-    deserialize: Callable[[bytes], Any] | None = None
-    called: str = "result_{step}_{argument}"  # see `RunOptions`
-    needs: Needs = field(default_factory=Needs)
-    descriptions: dict[str, str] = field(default_factory=dict)
-    call: int = 0  # number of the call, of a pipeline with many instances
-    types: dict[str, Any] = field(default_factory=dict)  # of its arguments: annotations
-    places: dict[str, str] = field(default_factory=dict)  # of its arguments: file and line
-    usual: dict[str, Any] = field(default_factory=dict)  # of its arguments: defaults
-    own_project: str = ""  # of a main task that became the pipeline's
-
-    @property
-    def hidden_project(self) -> str:
-        """Project of the pipeline's task."""
-        return self.own_project or f"{self.project}/.pipelines/{self.name}"
-
-    @property
-    def key(self) -> str:
-        """Tells it from other pipelines of its script, whatever clones of its runs are called."""
-        return f"{self.project}/.pipelines/{self.name}"
-
-    def known(self, given: Mapping[str, Any]) -> list[overrides.Known]:
-        """Its arguments as its code declares them."""
-        return overrides.known_in_code(given, self.sections, self.types, self.places)
 
 
 # -- beginning ----------------------------------------------------------------------------------------------------------
@@ -132,7 +82,7 @@ def make(definition: Definition, given: dict[str, Any], mode: str = "", settings
         return Made(row["id"], row["uid"], definition, mode=mode)
     entry = here(definition, mode)
     given = _with_settings(definition, given) if settings else given
-    new = tasks.submit(store, _controller(store, definition, given, entry, numbered(store, definition)))
+    new = tasks.submit(store, controller(store, definition, given, entry, numbered(store, definition)))
     git_facts.ask(store, new.id, entry)
     return Made(new.id, new.uid, definition, mode=mode, early=not settings)
 
@@ -145,14 +95,14 @@ def complete(made: Made, definition: Definition, given: dict[str, Any]) -> None:
     store = session.open_store()
     wanted = _with_settings(definition, given)
     known = {(row["section"], row["name"]) for row in records.parameters(store, made.id)}
-    cells = [
+    fresh = [
         cell
-        for cell in _cells(definition, wanted)
+        for cell in cells(definition, wanted)
         if (cell.section, cell.name) not in known or wanted[cell.name] is not given[cell.name]
     ]
-    cells += [cell for cell in _setting_cells(definition) if (cell.section, cell.name) not in known]
-    if cells:
-        edits.set_parameters(store, made.id, cells)
+    fresh += [cell for cell in setting_cells(definition) if (cell.section, cell.name) not in known]
+    if fresh:
+        edits.set_parameters(store, made.id, fresh)
 
 
 def leave(made: Made) -> None:
@@ -214,7 +164,7 @@ def begin(
     mode_here = "inline" if inline.active() else mode if mode != "remote" else "mixed"
     made = made or make(definition, given, mode_here)
     stored = overrides.stored(store, made.id, given, definition.known(given))
-    definition = _as_stored(store, made.id, definition)
+    definition = as_stored(store, made.id, definition)
     options = RunOptions(
         name=made.definition.name,
         project=made.definition.project,
@@ -275,12 +225,6 @@ def is_called(definition: Definition) -> bool:
     return told.get("pipeline") != definition.key or told.get("call") in (None, definition.call)
 
 
-def become_pipeline(store: Store, task_id: int, definition: Definition) -> None:
-    """Make a draft that runs a script the task of the pipeline that the script defines. Transaction effect: one durable commit."""
-    new = _controller(store, definition, {}, edits.facts(store, task_id), definition.name)
-    edits.become_run(store, task_id, replace(new, settings={}))  # the script says which of its pipelines it is
-
-
 def _make_nested(store: Store, outer: sqlite3.Row, definition: Definition, given: dict[str, Any], mode: str) -> Made:
     """The run as a step of another one; a run that goes on finds the one that it made before."""
     running = context.running()
@@ -298,7 +242,7 @@ def _make_nested(store: Store, outer: sqlite3.Row, definition: Definition, given
         resume.reopen(store, known["id"])
         return Made(known["id"], known["uid"], definition, mode=mode, nested=True)
     new = replace(
-        _controller(store, definition, given, here(definition, mode), name),
+        controller(store, definition, given, here(definition, mode), name),
         parent_id=outer["id"],
         nested=True,
         draft=True,
@@ -328,7 +272,7 @@ def _take_over(store: Store, main: maintask.MainTask, definition: Definition, gi
     key, project = definition.key, details.project_of(store, row)
     definition = replace(definition, name=row["name"], project=project, own_project=project)
     if row["run_name"] is None:
-        new = _controller(store, definition, given, here(definition, mode), definition.name)
+        new = controller(store, definition, given, here(definition, mode), definition.name)
         new = replace(new, settings={**new.settings, "pipeline": key})
         edits.become_run(store, main.current.row_id, new)
     return Made(main.current.row_id, main.current.uid, definition, True, mode)
@@ -363,15 +307,6 @@ def _caller(store: Store) -> Caller | None:
     return Caller(running.lease, "")
 
 
-def here(definition: Definition, mode: str) -> dict[str, Any]:
-    """The entry of a run whose logic runs in this process: enough for `minipipe resume` to run it again."""
-    try:
-        entry = capture_script(f"pipeline {definition.name!r}")
-    except errors.CannotTravel:
-        entry = {"kind": "here", "cwd": os.getcwd(), "roots": [str(import_root())]}
-    return {**entry, "mode": mode} if mode else entry
-
-
 def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
     """The run that ``minipipe resume`` wants to go on with, if it is one of this pipeline; a script may start others before."""
     uid = os.environ.get(session.RESUME_VARIABLE, "")
@@ -379,76 +314,6 @@ def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
     if row is not None:
         del os.environ[session.RESUME_VARIABLE]
     return row
-
-
-def _controller(store: Store, definition: Definition, given: dict[str, Any], entry: dict[str, Any], name: str) -> tasks.NewTask:
-    return tasks.NewTask(
-        type=str(states.TaskTypes.controller),
-        name=name,
-        project=definition.hidden_project,
-        entry=entry,
-        queue=definition.queue,
-        controller=True,
-        is_run=True,
-        version=definition.version or _next_version(store, definition),
-        session=os.environ.get(session.SESSION_VARIABLE, ""),
-        private=False,
-        abort_on_failure=definition.abort_on_failure,
-        settings={**definition.recorded, "pipeline": definition.key, **({"call": definition.call} if definition.call else {})},
-        parameters=(*_cells(definition, given), *_setting_cells(definition)),
-        system_tags=("pipeline",),
-    )
-
-
-_SETTINGS = ("target_project", "default_queue", "add_pipeline_tags")  # parameters of section `pipeline`
-
-
-def _setting_cells(definition: Definition) -> list[tasks.Parameter]:
-    """What a clone may change of how the pipeline runs (ClearML's section ``pipeline``), as far as it is said."""
-    said = {name: getattr(definition, name) for name in _SETTINGS}
-    if said["target_project"] is True:  # the pipeline's own, as without it
-        del said["target_project"]
-    return [values.cell("pipeline", name, value) for name, value in said.items() if value]
-
-
-def _as_stored(store: Store, task_id: int, definition: Definition) -> Definition:
-    """The pipeline with what its run, a clone perhaps, says of how it runs."""
-    told: dict[str, Any] = {name: getattr(definition, name) for name in _SETTINGS}
-    for row in records.parameters(store, task_id):
-        if row["section"] == "pipeline" and row["name"] in told:
-            told[row["name"]] = json.loads(row["value"]) or None
-    tags = told["add_pipeline_tags"]
-    return replace(
-        definition,
-        default_queue=told["default_queue"],
-        target_project=told["target_project"],
-        add_pipeline_tags=values.cast(tags, bool, "pipeline/add_pipeline_tags") if isinstance(tags, str) else bool(tags),
-    )
-
-
-def _cells(definition: Definition, given: dict[str, Any]) -> list[tasks.Parameter]:
-    return [
-        replace(
-            values.cell(definition.sections.get(key, "Args"), key, proxy.resolve(value), definition.descriptions.get(key)),
-            declared=declared.written(definition.types[key], definition.places.get(key, "")) if key in definition.types else None,
-            usual=values.text_of(definition.usual[key])[0] if key in definition.usual else None,
-        )
-        for key, value in given.items()
-    ]
-
-
-def numbered(store: Store, definition: Definition) -> str:
-    """``NAME``, then ``NAME #2`` … (ClearML's rule)."""
-    if not definition.add_run_number:
-        return definition.name
-    before = runs.count_of(store, definition.hidden_project)
-    return definition.name if before == 0 else f"{definition.name} #{before + 1}"
-
-
-def _next_version(store: Store, definition: Definition) -> str:
-    """The last version of this pipeline with its last release number plus 1, or 1.0.0 (ClearML's rule)."""
-    name = definition.name if definition.own_project else None
-    return versions.following(runs.last_version(store, definition.hidden_project, name))
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 from minipipe import errors, limits, states
 from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, task_fields, templates, versions
+from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
@@ -63,7 +64,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         if not always_create_from_code:
             raise errors.NotSupported("PipelineController(always_create_from_code=False) is not offered yet", hint="leave it out")
         recorded = record("PipelineController", locals())
-        self._definition = launch.Definition(
+        self._definition = Definition(
             name=name,
             project=project,
             version=versions.checked(version),
@@ -123,7 +124,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._places[str(name)] = place_of(sys._getframe(1))
         self._descriptions[str(name)] = description or ""
 
-    def _described(self) -> launch.Definition:
+    def _described(self) -> Definition:
         return replace(
             self._definition,
             default_queue=self._default_queue,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minipipe import PipelineController, Task
 from minipipe.engine import child
 from minipipe.sdk import launch, overrides, pipeline
+from minipipe.sdk.definition import Definition, as_stored
 from minipipe.store import edits, tasks
 from minipipe.store.home import Store
 
@@ -62,7 +63,7 @@ def test_a_relaunched_run_equals_a_fresh_run_with_those_parameters(
     code = {f"p{number}": value for number, (_, value, _) in enumerate(kinds)}
     types = {f"p{number}": kind for number, (kind, _, _) in enumerate(kinds) if kind is not None}
     words = {f"p{number}": text for number, (_, _, text) in enumerate(kinds)}
-    definition = launch.Definition(next(NAMES), "tests", types=types, sections={"p0": "Own"} if hidden else {})
+    definition = Definition(next(NAMES), "tests", types=types, sections={"p0": "Own"} if hidden else {})
 
     fresh = overrides.applied(definition.name, code, definition.known(code), words)
 
@@ -91,7 +92,7 @@ def test_the_same_from_python_a_clone_is_told_and_queued(home: Store) -> None:
     twin.set_parameter("Args/n", 3)
     Task.enqueue(twin.id, "night")
 
-    known = launch.Definition("walk", "tests", types={"n": int}).known({"n": 1, "word": "x"})
+    known = Definition("walk", "tests", types={"n": int}).known({"n": 1, "word": "x"})
     told = [overrides.stored(home, one.row_id, {"n": 1, "word": "x"}, known) for one in (clone.task, twin, pipe.task)]
     assert told == [{"n": 7, "word": "y"}, {"n": 3, "word": "x"}, {"n": 1, "word": "x"}]
     assert [task.status for task in (clone.task, twin, pipe.task)] == ["queued", "queued", "created"]
@@ -100,7 +101,7 @@ def test_the_same_from_python_a_clone_is_told_and_queued(home: Store) -> None:
 
 
 def test_how_a_pipeline_runs_may_be_changed_in_a_clone(home: Store) -> None:
-    definition = launch.Definition("pipe", "tests", default_queue="gpu", target_project="elsewhere", add_pipeline_tags=True)
+    definition = Definition("pipe", "tests", default_queue="gpu", target_project="elsewhere", add_pipeline_tags=True)
     made = launch.make(definition, {"n": 1})
     task = Task.get_task(task_id=made.uid)
     assert {key: value for key, value in task.get_parameters(cast=True).items() if key != "Args/n"} == {
@@ -114,9 +115,9 @@ def test_how_a_pipeline_runs_may_be_changed_in_a_clone(home: Store) -> None:
     clone.set_parameter("pipeline/add_pipeline_tags", "false")
     clone.set_parameter("pipeline/target_project", "")
 
-    told = launch._as_stored(home, clone.row_id, definition)
+    told = as_stored(home, clone.row_id, definition)
     assert (told.default_queue, told.target_project, told.add_pipeline_tags) == ("night", None, False)
-    assert launch._as_stored(home, made.id, definition) == definition
+    assert as_stored(home, made.id, definition) == definition
 
 
 def test_modules_that_a_queued_script_imports_are_watched_from_then_on(home: Store, tmp_path: Path) -> None:
