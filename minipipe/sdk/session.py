@@ -11,8 +11,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from minipipe import context, errors, settings, states
-from minipipe.store import workers
+from minipipe import context, errors, settings
+from minipipe.store import details, workers
 from minipipe.store.home import DATABASE, Store
 
 SESSION_VARIABLE = "MINIPIPE_SESSION"
@@ -144,10 +144,10 @@ def _alive(found: context.Running | None) -> context.Running | None:
     if os.environ.get("MINIPIPE_HOME") and settings.store_home() != found.home:
         return None  # it was told to use another store
     try:
-        row = _open(found.home, found.worker_mode).database.row("SELECT token, status FROM task WHERE uid = ?", (found.uid,))
+        runs = details.is_attempt(_open(found.home, found.worker_mode), found.uid, found.lease.token)
     except errors.MinipipeError:
         return None
-    return found if row is not None and tuple(row) == (found.lease.token, states.IN_PROGRESS) else None
+    return found if runs else None
 
 
 def current_run() -> Current | None:
@@ -163,8 +163,8 @@ def _find(uid: str, lease: context.Lease | None) -> Current | None:
     store = open_store()
     if lease is not None:
         return Current(store, lease.task, uid, lease)
-    row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
-    return None if row is None else Current(store, row["id"], uid, None)
+    row_id = details.id_of(store, uid)
+    return None if row_id is None else Current(store, row_id, uid, None)
 
 
 def running_remotely() -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from minipipe import context, errors
 from minipipe.sdk import session
+from minipipe.store import details
 from minipipe.store.home import Store
 
 
@@ -26,10 +27,10 @@ class TaskBase:
             NotFound: there is none.
         """
         store = session.open_store()
-        row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
-        if row is None:
+        row_id = details.id_of(store, uid)
+        if row_id is None:
             raise errors.NotFound(f"no task {uid!r} in {store.path}", hint="minipipe status --all")
-        return cls(store, row["id"], uid)
+        return cls(store, row_id, uid)
 
     @classmethod
     def of(cls, task: TaskBase | str) -> Self:
@@ -52,7 +53,7 @@ class TaskBase:
         return str(self._column("status"))
 
     def _column(self, name: str) -> Any:
-        row = self.store.database.row(f"SELECT {name} FROM task WHERE id = ?", (self.row_id,))
+        row = details.column(self.store, self.row_id, name)
         if row is None:
             raise errors.NotFound(f"task {self._uid[:8]} was deleted")
         return row[0]

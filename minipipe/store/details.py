@@ -28,6 +28,32 @@ def task_by_uid(store: Store, uid: str | None) -> sqlite3.Row | None:
     return store.database.row("SELECT * FROM task WHERE uid = ?", (uid,)) if uid is not None else None
 
 
+def id_of(store: Store, uid: str) -> int | None:
+    """Row id of the task of exactly this id, None if there is none."""
+    row = store.database.row("SELECT id FROM task WHERE uid = ?", (uid,))
+    return None if row is None else int(row["id"])
+
+
+def column(store: Store, task_id: int, name: str) -> sqlite3.Row | None:
+    """A row of one column of a task, None if the task is gone; the name is the caller's own, never what somebody typed."""
+    return store.database.row(f"SELECT {name} FROM task WHERE id = ?", (task_id,))
+
+
+def is_attempt(store: Store, uid: str, token: str) -> bool:
+    """True if the attempt of that token is the one that runs the task of that id now."""
+    row = store.database.row("SELECT token, status FROM task WHERE uid = ?", (uid,))
+    return row is not None and tuple(row) == (token, states.IN_PROGRESS)
+
+
+def last_worker_of(store: Store, task_id: int) -> str:
+    """Name of the worker that ran a task last, "" if none did."""
+    row = store.database.row(
+        "SELECT w.name FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = ? ORDER BY e.id DESC LIMIT 1",
+        (task_id,),
+    )
+    return str(row["name"]) if row else ""
+
+
 def code_links(store: Store, task_id: int) -> tuple[str, list[sqlite3.Row]]:
     """(digest of a task's code or "None", role, name and content of what it is given): what a copy of it would run."""
     row = task_by_id(store, task_id)
