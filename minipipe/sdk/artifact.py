@@ -166,8 +166,7 @@ class Artifacts(Mapping[str, Artifact]):
     """A task's artifacts by name, in upload order."""
 
     def __init__(self, store: Store, task_id: int) -> None:
-        rows = store.database.rows("SELECT * FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY id", (task_id,))
-        self._all = {row["name"]: Artifact(store, row) for row in rows}
+        self._all = {row["name"]: Artifact(store, row) for row in records.artifacts_of(store, task_id)}
 
     def __getitem__(self, name: str) -> Artifact:
         return self._all[name]

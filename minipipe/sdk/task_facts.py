@@ -73,8 +73,8 @@ class TaskFacts(TaskBase):
         return self._project("name")
 
     def _project(self, column: str) -> str:
-        row = self.store.database.row(f"SELECT {column} FROM project WHERE id = ?", (self._column("project_id"),))
-        return str(row[0]) if row else ""
+        row = records.project_of(self.store, row_id=self._column("project_id"))
+        return str(row[column]) if row else ""
 
     @classmethod
     def get_project_id(cls, project_name: str, search_hidden: bool = True) -> str | None:

@@ -11,7 +11,7 @@ from minipipe import context, errors, seeds, settings, states
 from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import edits, records, tasks, workers
+from minipipe.store import details, edits, queues, records, tasks, workers
 from minipipe.store.home import Store
 
 auto.watch()
@@ -169,17 +169,11 @@ class TaskLife(TaskBase):
 
     def _leave(self, queue_name: str | None) -> None:
         maintask.leave()
-        project, name = self._place()
+        name, project = records.names_of(self.store, self.row_id)
         if queue_name:
             type(self).enqueue(self, queue_name)
         elif settings.load_settings().progress != "off":
             print(f"template {self._uid[:8]} {name!r} ({project}) created: it runs when cloned into a queue", file=sys.stderr)
-
-    def _place(self) -> tuple[str, str]:
-        row = self.store.database.row(
-            "SELECT p.name AS project, t.name FROM task t JOIN project p ON p.id = t.project_id WHERE t.id = ?", (self.row_id,)
-        )
-        return (row["project"], row["name"]) if row else ("", "")
 
     # -- copies and queues --------------------------------------------------------------------------------------------
 
@@ -204,10 +198,9 @@ class TaskLife(TaskBase):
         Transaction effect: one durable commit.
         """
         source = cls.of(source_task) if source_task is not None else cls._of_process()
-        row = source.store.database.row("SELECT name, parent_id FROM task WHERE id = ?", (source.row_id,))
-        assert row is not None
+        name = name or str(source._column("name"))
         parent_id = cls.by_id(parent).row_id if parent else None
-        made = edits.clone(source.store, source.row_id, name or row["name"], _project_name(source, project), parent_id, comment)
+        made = edits.clone(source.store, source.row_id, name, _project_name(source, project), parent_id, comment)
         return cls(source.store, made.id, made.uid)
 
     @classmethod
@@ -259,27 +252,20 @@ class TaskLife(TaskBase):
     @classmethod
     def get_num_enqueued_tasks(cls, queue_name: str | None = None, queue_id: str | None = None) -> int:
         """How many tasks wait in a queue."""
-        row = session.open_store().database.row(
-            "SELECT count(*) FROM task WHERE status = 'queued' AND queue = ?", (queue_name or queue_id,)
-        )
-        return int(row[0]) if row else 0
+        return queues.queued_counts(session.open_store()).get(queue_name or queue_id or "", 0)
 
     def get_executed_queue(self, return_name: bool = False) -> str | None:
         """The queue that the task ran from: its id, or with `return_name` its name."""
         name = self._column("queue")
         if name is None or return_name:
             return str(name) if name else None
-        row = self.store.database.row("SELECT uid FROM queue WHERE name = ?", (name,))
+        row = queues.queue_of(self.store, name=str(name))
         return str(row["uid"]) if row else None
 
     @property
     def last_worker(self) -> str:
         """Name of the worker that ran it last, "" if none did."""
-        row = self.store.database.row(
-            "SELECT w.name FROM event e JOIN worker w ON w.id = e.worker_id WHERE e.task_id = ? ORDER BY e.id DESC LIMIT 1",
-            (self.row_id,),
-        )
-        return str(row["name"]) if row else ""
+        return details.last_worker_of(self.store, self.row_id)
 
     # -- endings ------------------------------------------------------------------------------------------------------
 
@@ -376,18 +362,13 @@ def _script_name() -> str:
     return os.path.splitext(os.path.basename(main))[0] if main else "task"
 
 
-def _last(store: Any, project: str, name: str, kind: str, reuse: bool | str, again: bool | str | int) -> int | None:
+def _last(store: Store, project: str, name: str, kind: str, reuse: bool | str, again: bool | str | int) -> int | None:
     """Row id of the task that `init` uses again, None for a new one."""
     for wanted in (again, reuse):
         if isinstance(wanted, str):
             return TaskBase.by_id(wanted).row_id
     if again is not False:
-        row = store.database.row(
-            "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.archived = 0"
-            " AND t.type = ? AND t.run_name IS NULL AND t.status IN ('completed', 'failed', 'stopped') ORDER BY t.id DESC LIMIT 1",
-            (project, name, kind),
-        )
-        return int(row["id"]) if row else None
+        return records.last_ended(store, project, name, kind)
     return maintask.reusable(store, project, name, kind) if reuse else None
 
 
@@ -434,13 +415,13 @@ def _switches(**given: connection.Wanted) -> dict[str, Any]:
 def _project_name(task: TaskBase, project: str | None) -> str | None:
     if not project:
         return None
-    row = task.store.database.row("SELECT name FROM project WHERE uid = ?", (project,))
-    return row["name"] if row else project
+    row = records.project_of(task.store, uid=project)
+    return str(row["name"]) if row else project
 
 
 def _queue_name(task: TaskBase, queue_id: str | None) -> str | None:
-    row = task.store.database.row("SELECT name FROM queue WHERE uid = ?", (queue_id,))
-    return row["name"] if row else queue_id
+    row = queues.queue_of(task.store, uid=queue_id)
+    return str(row["name"]) if row else queue_id
 
 
 def _announce(task: TaskBase, project: str, name: str) -> None:

@@ -144,11 +144,9 @@ class TaskParameters(TaskBase):
         """A cell for a value; a text keeps the type tag that the cell has (ClearML's rule), other values set their own."""
         section, key = split_name(name)
         if isinstance(value, str):
-            row = self.store.database.row(
-                "SELECT type FROM parameter WHERE task_id = ? AND section = ? AND name = ?", (self.row_id, section, key)
-            )
-            if row is not None and row["type"]:
-                return values.typed_cell(section, key, value, row["type"], description)
+            kind = records.type_of_parameter(self.store, self.row_id, section, key)
+            if kind:
+                return values.typed_cell(section, key, value, kind, description)
         return values.cell(section, key, value, description)
 
     # -- user properties ----------------------------------------------------------------------------------------------

@@ -65,6 +65,11 @@ def queues(store: Store, living: Sequence[LiveWorker]) -> list[QueueView]:
     return found
 
 
+def queue_of(store: Store, *, uid: str | None = None, name: str | None = None) -> sqlite3.Row | None:
+    """A queue by id or exact name, None if there is none."""
+    return store.database.row("SELECT * FROM queue WHERE uid = ? OR name = ?", (uid, name))
+
+
 def entries(store: Store) -> list[dict[str, Any]]:
     """All queues by name: ``id``, ``name``, ``created`` (UTC), ``entries`` (ids of the tasks that wait, first come first)."""
     waiting: dict[str, list[str]] = {}

@@ -113,6 +113,11 @@ def artifact_row(store: Store, task_id: int, name: str, role: str = "output") ->
     )
 
 
+def artifacts_of(store: Store, task_id: int) -> list[sqlite3.Row]:
+    """The rows of a task's artifacts, in upload order."""
+    return store.database.rows("SELECT * FROM artifact WHERE task_id = ? AND role = 'output' ORDER BY id", (task_id,))
+
+
 def outputs_of(store: Store, task_id: int) -> list[sqlite3.Row]:
     """Artifacts of a task in ClearML's words: key, type, mode, uri, content_size, timestamp (seconds since 1970)."""
     return store.database.rows(
@@ -200,6 +205,14 @@ def parameters(store: Store, task_id: int) -> list[sqlite3.Row]:
     )
 
 
+def type_of_parameter(store: Store, task_id: int, section: str, name: str) -> str:
+    """The type tag of a parameter, "" if it has none or is not there."""
+    row = store.database.row(
+        "SELECT type FROM parameter WHERE task_id = ? AND section = ? AND name = ?", (task_id, section, name)
+    )
+    return str(row["type"] or "") if row else ""
+
+
 def names_of(store: Store, task_id: int) -> tuple[str, str]:
     """Name of a task and of its project."""
     row = store.database.row(
@@ -240,9 +253,20 @@ def tags(store: Store, task_id: int, system: bool = False) -> list[str]:
     return [row["name"] for row in store.database.rows(sql, (task_id, int(system)))]
 
 
-def project_of(store: Store, *, uid: str | None = None, name: str | None = None) -> sqlite3.Row | None:
-    """A project by id or exact name."""
-    return store.database.row("SELECT * FROM project WHERE uid = ? OR name = ?", (uid, name))
+def project_of(store: Store, *, uid: str | None = None, name: str | None = None, row_id: int | None = None) -> sqlite3.Row | None:
+    """A project by id, exact name or row id, None if there is none."""
+    return store.database.row("SELECT * FROM project WHERE uid = ? OR name = ? OR id = ?", (uid, name, row_id))
+
+
+def last_ended(store: Store, project: str, name: str, kind: str) -> int | None:
+    """Row id of the last task of these names and this type that has ended, None if there is none; runs and what is archived do not
+    count."""
+    row = store.database.row(
+        "SELECT t.id FROM task t JOIN project p ON p.id = t.project_id WHERE p.name = ? AND t.name = ? AND t.archived = 0"
+        " AND t.type = ? AND t.run_name IS NULL AND t.status IN ('completed', 'failed', 'stopped') ORDER BY t.id DESC LIMIT 1",
+        (project, name, kind),
+    )
+    return int(row["id"]) if row else None
 
 
 def last_begun(store: Store, project: str, name: str, kind: str) -> sqlite3.Row | None:
