@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 import webbrowser
@@ -12,10 +13,9 @@ import click
 
 from minipipe import errors
 from minipipe.cli import files, output
-from minipipe.cli.graph import find_run
 from minipipe.cli.output import Output
 from minipipe.report import facts, index, page
-from minipipe.store import views
+from minipipe.store import details, lookup, views
 from minipipe.store.home import Store
 
 FOLDER = "minipipe-report"
@@ -64,10 +64,10 @@ def report(
     store = out.open_store()
     options = facts.Options(full_logs, images or "small")
     if everything or len(names) > 1:
-        runs = _all(store) if everything else list({run["id"]: run for run in (find_run(store, name) for name in names)}.values())
+        runs = _all(store) if everything else list({run["id"]: run for run in (_find(store, name) for name in names)}.values())
         path = _write_folder(store, runs, Path(target or FOLDER).expanduser(), options, force)
     else:
-        run = find_run(store, names[0] if names else "@last")
+        run = _find(store, names[0] if names else "@last")
         path = _target(target, run)
         _write(store, run, path, options, force, watch)
     if show and not webbrowser.open(path.absolute().as_uri()):
@@ -78,6 +78,20 @@ def report(
         output.write(output.escape(path))
     if watch:
         _follow(store, run, path, options)
+
+
+def _find(store: Store, name: str) -> sqlite3.Row:
+    """The run, or the task of a script, that `name` means.
+
+    Raises:
+        NotFound: none.
+        UsageError: it names a step.
+    """
+    row = lookup.find_task(store, name)
+    above = details.task_by_id(store, row["parent_id"])
+    if row["run_name"] is None and above is not None and above["run_name"] is not None:
+        raise errors.UsageError(f"{name!r} names a step", "a report is of a whole run", f"minipipe report {above['run_name']}")
+    return row
 
 
 def _all(store: Store) -> list[sqlite3.Row]:
@@ -91,7 +105,8 @@ def _all(store: Store) -> list[sqlite3.Row]:
 
 def file_name(run: sqlite3.Row) -> str:
     """``minipipe-calm-otter-7f3a91c2.html``."""
-    return f"minipipe-{run['run_name']}-{run['uid'][:8]}.html"
+    called = run["run_name"] or re.sub(r"[^\w.]+", "-", run["name"])[:40].strip("-.")  # a script's own task has no name of ours
+    return f"minipipe-{called or 'task'}-{run['uid'][:8]}.html"
 
 
 def _target(given: str | None, run: sqlite3.Row) -> Path:
@@ -131,7 +146,7 @@ def _follow(store: Store, run: sqlite3.Row, path: Path, options: facts.Options) 
     try:
         while True:
             version, written = store.database.data_version(), time.monotonic()
-            row = find_run(store, run["uid"])
+            row = _find(store, run["uid"])
             if _write(store, row, path, options, True, refresh=True):
                 return
             while store.database.data_version() == version or time.monotonic() < written + REDRAW_S:
@@ -139,4 +154,4 @@ def _follow(store: Store, run: sqlite3.Row, path: Path, options: facts.Options) 
                 if time.monotonic() > written + 5 * REDRAW_S:
                     break  # what runs goes on although no row changes: its time and its log
     except KeyboardInterrupt:
-        _write(store, find_run(store, run["uid"]), path, options, True)
+        _write(store, _find(store, run["uid"]), path, options, True)

@@ -176,7 +176,8 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
     known = surroundings.surroundings_of(store, run["id"], json.loads(run["entry"]))
     cells = _cells(store, run["id"])
     gallery = Gallery(options.images)
-    shows = gallery.of_task(store, run["id"], run["run_name"])
+    called = run["run_name"] or run["uid"][:8]  # a script's own task has no such name
+    shows = gallery.of_task(store, run["id"], called)
     return Facts(
         picture=found,
         pipeline=pipeline,
@@ -191,7 +192,7 @@ def of_run(store: Store, run: sqlite3.Row, options: Options | None = None, now: 
         charts=measured.charts,
         singles=measured.singles,
         headlines=measured.headlines,
-        outputs=_things(store, run, run["run_name"]),
+        outputs=_things(store, run, called),
         shows=shows,
         models=_own_models(store, run["id"]),
         failure=details.error_of(run),
@@ -351,7 +352,7 @@ def _cells(store: Store, task_id: int) -> tuple[Cell, ...]:
 
 def _rerun(run: sqlite3.Row, cells: Sequence[Cell]) -> str:
     """The command that makes a new run of the same script, with every parameter to be changed."""
-    words = ["minipipe", "rerun", run["run_name"]]
+    words = ["minipipe", "rerun", run["run_name"] or run["uid"][:8]]
     for cell in cells:
         words += ["--set", f"{cell.name}={cell.text}"]
     return shlex.join(words)

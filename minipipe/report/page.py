@@ -38,7 +38,7 @@ def run_page(facts: Facts, refresh: bool = False, back: str | None = None) -> st
     """
     found = facts.picture
     folded = folds.fold(found)
-    name = found.run["run_name"]
+    name = found.run["run_name"] or found.run["name"]
     return (
         _environment()
         .get_template("page.html")
@@ -110,7 +110,10 @@ def _highlights(facts: Facts) -> list[tuple[str, str]]:
 
 def _charts(facts: Facts) -> Iterable[dict[str, Any]]:
     """Charts of the run itself, then of each step; series of one title share a chart, all of a step a table."""
-    groups = [(facts.run["run_name"], "", facts.charts), *((step.node.name, step.anchor, step.charts) for step in facts.steps)]
+    groups = [
+        (facts.run["run_name"] or facts.run["name"], "", facts.charts),
+        *((step.node.name, step.anchor, step.charts) for step in facts.steps),
+    ]
     count = sum(len({one.title for one in series}) for _, _, series in groups)
     hovers = max(_FEWEST_HOVERS, _HOVERS // max(1, count))
     for name, anchor, series in groups:

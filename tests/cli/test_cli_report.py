@@ -12,6 +12,7 @@ from click.testing import Result
 from minipipe.cli import report as verb
 from minipipe.store import records, tasks
 from tests.cli.conftest import Filled
+from tests.cli.flows import command
 
 Cli = Callable[..., Result]
 
@@ -34,6 +35,18 @@ def test_a_report_takes_the_name_of_its_run_and_is_written_again_without_asking(
     assert Path(name).read_bytes() == first
     found = json.loads(cli("report", "--json").output)
     assert found == {"path": name, "size": len(first)}
+
+
+def test_the_task_of_a_script_has_a_report_too(filled: Filled, cli: Cli) -> None:
+    path = Path("keep.py")
+    path.write_text("from minipipe import Task\ntask = Task.init('examples', 'keep it')\ntask.upload_artifact('a', [1, 2])\n")
+    done = command("run", "-q", str(path), check=0)
+    uid = filled.store.database.rows("SELECT uid FROM task WHERE name = 'keep it'")[0][0][:8]
+    for words in ((uid,), ("--all", "-o", "site")):
+        assert cli("report", *words).exit_code == 0, done.stderr
+    for found in (Path(f"minipipe-keep-it-{uid}.html"), Path("site") / f"minipipe-keep-it-{uid}.html"):
+        text = found.read_text()
+        assert f"<h1>keep it <code>{uid}</code>" in text and f"minipipe get {uid}/" in text and "None" not in text
 
 
 def test_a_file_that_is_no_report_is_kept(filled: Filled, cli: Cli) -> None:
