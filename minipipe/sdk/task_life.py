@@ -228,7 +228,7 @@ class TaskLife(TaskBase):
         Transaction effect: one durable commit (two with a reset).
         """
         found = cls.of(task)
-        queue = queue_name or _queue_name(found, queue_id)
+        queue = queue_name or _queue_name(found.store, queue_id)
         if not queue:
             raise ValueError("name the queue")
         if force and found.status not in (states.CREATED, states.FAILED, states.STOPPED, states.PUBLISHED, states.IN_PROGRESS):
@@ -251,8 +251,9 @@ class TaskLife(TaskBase):
 
     @classmethod
     def get_num_enqueued_tasks(cls, queue_name: str | None = None, queue_id: str | None = None) -> int:
-        """How many tasks wait in a queue."""
-        return queues.queued_counts(session.open_store()).get(queue_name or queue_id or "", 0)
+        """How many tasks wait in a queue, given by its name or its id; 0 if there is none."""
+        store = session.open_store()
+        return queues.queued_counts(store).get(queue_name or _queue_name(store, queue_id) or "", 0)
 
     def get_executed_queue(self, return_name: bool = False) -> str | None:
         """The queue that the task ran from: its id, or with `return_name` its name."""
@@ -419,8 +420,8 @@ def _project_name(task: TaskBase, project: str | None) -> str | None:
     return str(row["name"]) if row else project
 
 
-def _queue_name(task: TaskBase, queue_id: str | None) -> str | None:
-    row = queues.queue_of(task.store, uid=queue_id)
+def _queue_name(store: Store, queue_id: str | None) -> str | None:
+    row = queues.queue_of(store, uid=queue_id)
     return str(row["name"]) if row else queue_id
 
 

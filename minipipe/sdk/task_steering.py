@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from minipipe import errors, states
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import recorded, tasks
+from minipipe.store import recorded, runs, tasks
 
 
 class TaskSteering(TaskBase):
@@ -79,7 +79,7 @@ class TaskSteering(TaskBase):
         call, before = found
         signal.signal(number, before)
         try:
-            if recorded.is_asked_to_stop(self.store, self.row_id) or self.status == states.STOPPED:
+            if runs.asked_to_stop(self.store, self.row_id) or self.status == states.STOPPED:
                 call()
         except Exception:
             traceback.print_exc()

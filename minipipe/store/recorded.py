@@ -56,12 +56,6 @@ def expect_grace(store: Store, lease: Lease, grace_s: float) -> None:
         connection.execute("UPDATE task SET abort_grace_s = ? WHERE id = ?", (grace_s, lease.task))
 
 
-def is_asked_to_stop(store: Store, task_id: int) -> bool:
-    """True if somebody asked the task to stop."""
-    row = store.database.row("SELECT abort_requested FROM task WHERE id = ?", (task_id,))
-    return row is not None and bool(row["abort_requested"])
-
-
 def set_facts(store: Store, task_id: int, found: dict[str, str]) -> None:
     """Add facts about its code to what a task runs, in any status: they say where it is from, not what it is. "" takes one away.
 

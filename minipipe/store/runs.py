@@ -63,9 +63,9 @@ def step_of(store: Store, run_id: int, name: str) -> sqlite3.Row | None:
     return store.database.row(f"SELECT * FROM task WHERE {STEPS} AND name = ? ORDER BY id DESC LIMIT 1", (run_id, name))
 
 
-def asked_to_stop(store: Store, run_id: int) -> bool:
-    """True if somebody asked the run to stop."""
-    row = store.database.row("SELECT abort_requested FROM task WHERE id = ?", (run_id,))
+def asked_to_stop(store: Store, task_id: int) -> bool:
+    """True if somebody asked the run, or any other task, to stop."""
+    row = store.database.row("SELECT abort_requested FROM task WHERE id = ?", (task_id,))
     return bool(row and row["abort_requested"])
 
 

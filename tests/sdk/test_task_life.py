@@ -300,6 +300,8 @@ def test_enqueue_takes_created_failed_and_stopped_and_with_force_resets_others_f
 def test_dequeue_makes_a_draft_again_and_a_queue_counts_what_waits(home: Store) -> None:
     task = in_status("queued")
     assert (Task.get_num_enqueued_tasks("nobody"), Task.get_num_enqueued_tasks("default")) == (1, 0)
+    assert Task.get_num_enqueued_tasks(queue_id=task.get_executed_queue()) == 1
+    assert Task.get_num_enqueued_tasks(queue_id="unknown") == 0
     Task.dequeue(task)
     assert (task.status, Task.get_num_enqueued_tasks("nobody")) == ("created", 0)
     with pytest.raises(ValueError, match="not queued"):
