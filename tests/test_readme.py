@@ -41,8 +41,10 @@ def verbs_in(cell: str) -> list[str]:
 
 
 def test_every_verb_is_in_the_command_table_and_every_one_there_exists() -> None:
-    named = {verb for row in table("command") for verb in verbs_in(row[0])}
+    first_cells = [row[0] for row in table("command")]
+    named = {verb for cell in first_cells for verb in verbs_in(cell)}
     assert named == set(VERBS) - {"ps"}
+    assert len(first_cells) == len(set(first_cells)), "a row stands there twice"
 
 
 def test_options_in_the_command_table_exist() -> None:
@@ -54,7 +56,9 @@ def test_options_in_the_command_table_exist() -> None:
 
 
 def test_every_setting_is_in_the_settings_table_with_its_default() -> None:
-    named = {name: row for row in table("key") for name in re.findall(r"`([a-z_]+)`", row[0])}
+    listed = [(name, row) for row in table("key") for name in re.findall(r"`([a-z_]+)`", row[0])]
+    named = dict(listed)
+    assert len(listed) == len(named), "a setting stands there twice"
     assert set(named) == {field.name for field in fields(settings.Settings)}
     for field in fields(settings.Settings):
         names, defaults = re.findall(r"`([a-z_]+)`", named[field.name][0]), named[field.name][1].replace("`", "").split(", ")

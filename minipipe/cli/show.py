@@ -65,6 +65,8 @@ def _show_run(store: Store, run: sqlite3.Row, out: Output) -> None:
     given = lines.arguments(store, run["id"])
     if given:
         output.write("  " + output.escape(given))
+    if kept := _recorded(run):
+        output.write("  " + output.escape(f"recorded: {kept}"))
     waiting = reasons.waiting_reason(store, run, living, counts)
     if waiting:
         output.write("  " + output.escape(f"waiting: {waiting}"))
@@ -176,7 +178,7 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
         ("needs", ", ".join(needs)),
         ("needed by", ", ".join(needed_by)),
         ("params", lines.arguments(store, task["id"])),
-        ("recorded", " ".join(f"{name}={_short(value)}" for name, value in json.loads(task["settings"]).items())),
+        ("recorded", _recorded(task)),
         ("inputs", _names(artifacts, "input")),
         ("outputs", _names(artifacts, "output")),
         ("models", _models(store, task)),
@@ -184,6 +186,12 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
         ("tags", ", ".join(details.tags_of(store, task["id"]))),
         ("comment", task["comment"]),
     ]
+
+
+def _recorded(task: sqlite3.Row) -> str:
+    """Arguments that are kept with a task; not what minipipe itself keeps there."""
+    kept = json.loads(task["settings"]).items()
+    return " ".join(f"{name}={_short(value)}" for name, value in kept if name not in ("pipeline", "call", "called_by"))
 
 
 def _short(value: Any) -> str:

@@ -22,10 +22,13 @@ from minipipe.store.home import Store
 @click.argument("run", metavar="[RUN]", default="@last")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop looking after S seconds.")
 @click.option("--logs", is_flag=True, help="Show what steps print.")
+@click.option("--exit-status", is_flag=True, help="The exit code says how the run ended: it always does.")
 @click.option("--progress", type=click.Choice(settings.CHOICES["progress"]), metavar="HOW", help="auto, plain or off.")
 @output.pipeline_option
 @output.pass_output
-def watch(out: Output, run: str, timeout: float | None, logs: bool, progress: str | None, pipeline: str | None) -> int:
+def watch(
+    out: Output, run: str, timeout: float | None, logs: bool, exit_status: bool, progress: str | None, pipeline: str | None
+) -> int:
     """Watch a run until it ends.
 
     \b

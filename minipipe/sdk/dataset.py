@@ -16,7 +16,7 @@ from minipipe import errors, states
 from minipipe.sdk import notice, session, versions
 from minipipe.sdk.dataset_files import HIDDEN, SYSTEM_TAG, DatasetFiles
 from minipipe.sdk.task import Task
-from minipipe.store import datasets, edits, tasks
+from minipipe.store import datasets, edits, recorded, tasks
 
 _ALIAS = "Datasets"  # section of the parameters that say which data sets a task used
 
@@ -60,14 +60,14 @@ class Dataset(DatasetFiles):
             raise errors.UsageError(
                 "a data set needs a name and a project", hint='Dataset.create(dataset_name="…", dataset_project="…")'
             )
-        if output_uri is not None:
-            notice.recorded("Dataset.create(output_uri=…)", "one store holds everything")
         parents = [each if isinstance(each, Dataset) else cls.get(dataset_id=str(each)) for each in parent_datasets or ()]
         for parent in parents:
             if not parent.is_final():
                 raise errors.UsageError(f"data set {parent.id[:8]} {parent.name!r} is not final", hint="finalize() it first")
         version = versions.checked(dataset_version) or versions.following(_last_version(name, project))
         task = cls._task_for(current if use_current_task else None, name, project)
+        for key, value in notice.kept("Dataset.create", {"output_uri": (output_uri, None, "one store holds everything")}).items():
+            recorded.set_setting(task.store, task.row_id, key, value)
         edits.label(task.store, task.row_id, version=version, **({"comment": description} if description else {}))
         task.set_system_tags([*task.get_system_tags(), SYSTEM_TAG])
         if dataset_tags:
@@ -217,12 +217,24 @@ class Dataset(DatasetFiles):
             dataset_id, dataset_project, dataset_name, dataset_version: as for `get`.
             force: also if it is published, or another version was made from it.
             entire_dataset: all versions.
-            shallow_search, delete_files, delete_external_files: accepted for ClearML.
+            shallow_search, delete_external_files: without effect, and said once: all versions are looked at, and no file is external.
+            delete_files: False is refused: the files live in the version.
 
         Raises:
             NotFound: there is none.
+            NotSupported: `delete_files` is False. Nothing was removed.
             UsageError: it is published or used, without `force`; or several versions fit. Nothing was removed.
         """
+        if not delete_files:
+            raise errors.NotSupported(
+                "Dataset.delete(delete_files=False) is not offered",
+                "the files are kept by their version and go with it",
+                "keep the version; get_mutable_local_copy(FOLDER) writes its files out",
+            )
+        if shallow_search:
+            notice.say("Dataset.delete(shallow_search=…)", "without effect: all versions are looked at")
+        if delete_external_files:
+            notice.say("Dataset.delete(delete_external_files=…)", "without effect: no file of a data set is external")
         if dataset_id:
             found = [cls.get(dataset_id=dataset_id)]
         else:

@@ -14,7 +14,7 @@ from minipipe.chance import fresh_id
 from minipipe.sdk import notice, session
 from minipipe.sdk.logger import Logger
 from minipipe.sdk.task import Task
-from minipipe.store import datasets, edits, lookup
+from minipipe.store import datasets, edits, lookup, recorded
 
 SYSTEM_TAG = "dataset"
 HIDDEN = lookup.DATASETS
@@ -187,11 +187,32 @@ class DatasetFiles:
         preview: bool = True,
         upload_as_external_links: bool = False,
     ) -> bool | None:
-        """Returns True at once: files are stored when they are added. `output_url` is recorded; the others have nothing to do."""
-        if output_url is not None:
-            notice.recorded("Dataset.upload(output_url=…)", "one store holds everything")
+        """Returns True at once: files are stored when they are added.
+
+        Args:
+            output_url, compression, chunk_size, preview: recorded.
+            show_progress, verbose, max_workers, retries: nothing is transferred, shown or tried again.
+            upload_as_external_links: refused.
+
+        Raises:
+            NotSupported: `upload_as_external_links`.
+
+        Transaction effect: one durable commit if something is recorded.
+        """
         if upload_as_external_links:
             raise errors.NotSupported("Dataset.upload(upload_as_external_links=True)", hint="files are stored in the store")
+        stored = "files are stored as they are when they are added"
+        given = notice.kept(
+            "Dataset.upload",
+            {
+                "output_url": (output_url, None, "one store holds everything"),
+                "compression": (compression, None, stored),
+                "chunk_size": (chunk_size, None, stored),
+                "preview": (preview, True, "there are no previews of files"),
+            },
+        )
+        if given:
+            recorded.set_setting(self._task.store, self._task.row_id, "upload", given)
         return True
 
     def finalize(self, verbose: bool = False, raise_on_error: bool = True, auto_upload: bool = False) -> bool:
@@ -253,13 +274,15 @@ class DatasetFiles:
         Args:
             use_soft_links, max_workers: accepted for ClearML.
             part, num_parts: only the files number `part`, `part` + `num_parts` … in the order of their paths.
-            raise_on_error: accepted for ClearML; damage always raises.
+            raise_on_error: False has no effect, and says so once: damage always raises.
             files: only these paths.
 
         Raises:
             UsageError: it is not final, or has no such part or file.
             ArtifactError: stored bytes are missing or damaged.
         """
+        if not raise_on_error:
+            notice.say("Dataset.get_local_copy(raise_on_error=…)", "without effect: damage always raises")
         if not self.is_final():
             raise errors.UsageError(f"data set {self.id[:8]} {self.name!r} is not final", hint="finalize() it first")
         wanted = self._wanted(part, num_parts, files)

@@ -150,8 +150,9 @@ class PipelineDecorator(RunningPipeline):
             repo, repo_branch, repo_commit: a local folder or git URL; the step runs in a checkout of that commit. A local
                 repository without branch and commit is taken as it is, changes included.
             working_dir: the step's folder below the root of the repository, or of the project.
-            docker, docker_args, docker_bash_setup_script, auto_connect_frameworks, auto_connect_arg_parser, output_uri, stage:
-                recorded.
+            docker, docker_args, docker_bash_setup_script: a container, with the setting ``containers``; without it recorded.
+            auto_connect_frameworks: False, or {framework: False}: what these save and report is not captured.
+            auto_connect_arg_parser, output_uri, stage: recorded.
 
         Raises:
             BadPipeline: a monitor list that cannot be read, or a return name given twice.
@@ -253,7 +254,8 @@ class PipelineDecorator(RunningPipeline):
             packages, repo, repo_branch, repo_commit, working_dir: for steps that say nothing themselves; see `component`.
             artifact_serialization_function: makes bytes of every argument and result that is no parameter; they travel as these.
             artifact_deserialization_function: makes the value of them again, in steps and where a result is used.
-            pool_frequency, docker, docker_args, docker_bash_setup_script, output_uri, skip_global_imports: recorded.
+            docker, docker_args, docker_bash_setup_script: as for `component`.
+            pool_frequency, output_uri, skip_global_imports: recorded.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.

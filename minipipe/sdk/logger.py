@@ -200,7 +200,7 @@ class Logger(reports.Reports):
             figure: the figure.
             iteration: default 0.
             report_image: keep it as a debug sample instead of a plot.
-            report_interactive: without effect: the picture is what Matplotlib draws (said once if False is not enough).
+            report_interactive: True, too, gives a picture as Matplotlib draws it, which nobody can zoom.
         """
         data, name = pictures.figure_png(figure), f"{_file_stem(series)}_{int(iteration or 0)}.png"
         if report_image:

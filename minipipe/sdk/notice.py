@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 _said: set[str] = set()
 
@@ -15,6 +17,27 @@ def recorded(name: str, why: str) -> None:
 def say(name: str, words: str) -> None:
     """Say something else about `name`; once."""
     _once(name, f"{name}: {words}")
+
+
+def kept(owner: str, given: Mapping[str, tuple[Any, Any, str]]) -> dict[str, Any]:
+    """Arguments that are recorded, as they can be stored: those that are not their default; each is said once.
+
+    Args:
+        owner: whose arguments they are, for the notice.
+        given: name -> value, default, why it has no effect; an empty reason is one that has, and is stored to be read back.
+    """
+    found: dict[str, Any] = {}
+    for name, (value, default, why) in given.items():
+        if value is None or value == default:
+            continue
+        found[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else _storable(value)
+        if why:
+            recorded(f"{owner}({name}=…)", why)
+    return found
+
+
+def _storable(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value)
 
 
 def _once(name: str, line: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from minipipe import errors, states
+from minipipe import errors, settings, states
 from minipipe.sdk import launch, logger, notice, session
 from minipipe.sdk.needs import CONTAINERS
 from minipipe.sdk.output_model import OutputModel
@@ -32,33 +32,34 @@ _NO_EFFECT = {
     "auto_connect_frameworks": "",
     "auto_connect_arg_parser": "a function step parses no command line",
     "working_dir": "",
-    "stage": "",
-    "task_name": "",
+    "stage": "it is a label, which node.stage and show give back",
+    "task_name": "the task of a step is called like the step",
+    "recursively_parse_parameters": "it is always on",
     "pool_frequency": "nothing is polled: a change wakes whoever waits for it",
     "auto_version_bump": "it is obsolete in ClearML too",
     "skip_global_imports": "what a function names is always there",
 }
 
 
-_DEFAULTS = {"pool_frequency": 0.2}  # of what is not None or False when nothing is said
+_DEFAULTS = {"pool_frequency": 0.2, "skip_global_imports": False, "recursively_parse_parameters": False}  # the others have None
 
 
 def record(owner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored and shown of a call's arguments and changes nothing here; one notice per name (empty reason: nothing to say).
+    """What is stored and shown of a call's arguments; one notice per name of those that change nothing here.
 
     Args:
         owner: whose arguments they are, for the notice.
         given: all that the call has, by name; what is not to be recorded is left alone.
     """
-    kept = {}
-    for name, reason in _NO_EFFECT.items():
-        value = given.get(name)
-        if value is None or value is False or value == _DEFAULTS.get(name):
-            continue
-        kept[name] = value if isinstance(value, (str, int, float, bool, list, dict)) else repr(value)
-        if reason:
-            notice.recorded(f"{owner}({name}=…)", reason)
-    return kept
+    used = {CONTAINERS} if settings.load_settings().containers != "off" else set()
+    return notice.kept(
+        owner,
+        {
+            name: (given.get(name), _DEFAULTS.get(name), "" if why in used else why)
+            for name, why in _NO_EFFECT.items()
+            if name in given
+        },
+    )
 
 
 class RunningPipeline:

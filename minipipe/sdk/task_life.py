@@ -293,7 +293,16 @@ class TaskLife(TaskBase):
         self.lease = edits.start(self.store, self.row_id, session.registration(self.store).id, force)
 
     def mark_completed(self, ignore_errors: bool = True, status_message: str | None = None, force: bool = False) -> None:
-        """Say that the task completed."""
+        """Say that the task completed.
+
+        Args:
+            ignore_errors: also True raises; here, in `mark_failed`, `stopped` and `publish`.
+            status_message: why.
+            force: also from a status that it does not follow.
+
+        Raises:
+            IllegalMove: it has ended, or its status does not lead there; nothing was changed.
+        """
         self._end(states.COMPLETED, status_message, force)
 
     def mark_failed(
@@ -303,7 +312,7 @@ class TaskLife(TaskBase):
         status_message: str | None = None,
         force: bool = False,
     ) -> None:
-        """Say that the task failed."""
+        """Say that the task failed. Args and errors as for `mark_completed`."""
         self._end(states.FAILED, status_reason or status_message, force)
 
     def mark_stopped(self, force: bool = False, status_message: str | None = None) -> None:
@@ -320,7 +329,14 @@ class TaskLife(TaskBase):
             edits.move(self.store, self.row_id, status, reason or "", force)
 
     def publish(self, ignore_errors: bool = True) -> None:
-        """Make an ended task read-only for good: it is kept by every clean-up."""
+        """Make an ended task read-only for good: it is kept by every clean-up.
+
+        Args:
+            ignore_errors: also True raises.
+
+        Raises:
+            IllegalMove: it has not ended well; nothing was changed.
+        """
         edits.move(self.store, self.row_id, states.PUBLISHED)
 
     def reset(self, set_started_on_success: bool = False, force: bool = False) -> None:
@@ -394,18 +410,15 @@ def _check_names(main: maintask.MainTask, project: str | None, name: str | None)
 
 def _recorded(output_uri: Any, monitoring: Any, streams: Any, deferred: Any) -> dict[str, Any]:
     """Arguments of `init` without effect here, if they are not the default; said once."""
-    given = {
-        "output_uri": (output_uri, None, "one store holds everything"),
-        "auto_resource_monitoring": (monitoring, True, "resources are not watched yet"),
-        "auto_connect_streams": (streams, True, "what a task prints always goes to its log"),
-        "deferred_init": (deferred, False, "nothing is slow enough to be deferred"),
-    }
-    found: dict[str, Any] = {}
-    for name, (value, default, why) in given.items():
-        if value != default:
-            notice.recorded(f"Task.init({name}=…)", why)
-            found[name] = value if isinstance(value, (bool, str)) else str(value)
-    return found
+    return notice.kept(
+        "Task.init",
+        {
+            "output_uri": (output_uri, None, "one store holds everything"),
+            "auto_resource_monitoring": (monitoring, True, "resources are not watched yet"),
+            "auto_connect_streams": (streams, True, "what a task prints always goes to its log"),
+            "deferred_init": (deferred, False, "nothing is slow enough to be deferred"),
+        },
+    )
 
 
 def _switches(**given: connection.Wanted) -> dict[str, Any]:

@@ -128,7 +128,12 @@ class TaskParameters(TaskBase):
         self.set_parameters(connect.flatten(dictionary))
 
     def delete_parameter(self, name: str, force: bool = False) -> bool:
-        """Remove one parameter; True if there was one."""
+        """Remove one parameter; True if there was one.
+
+        Args:
+            name: ``Section/name``.
+            force: nothing to force: parameters of tasks that run or have ended can be removed, too.
+        """
         return edits.delete_parameter(self.store, self.row_id, *split_name(name))
 
     def _cells(self, *groups: Mapping[str, Any]) -> list[Parameter]:

@@ -28,6 +28,8 @@ class TaskRecorded(TaskBase):
     @classmethod
     def set_offline(cls, offline_mode: bool = False) -> None:
         """Accepted: there is no server, so everything works the same either way."""
+        if offline_mode:
+            notice.recorded("Task.set_offline", "there is no server, so everything works the same")
         TaskRecorded._offline = bool(offline_mode)
 
     @classmethod

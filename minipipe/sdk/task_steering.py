@@ -40,7 +40,7 @@ class TaskSteering(TaskBase):
         tasks.abort(self.store, [self.row_id], status_message or "stop requested")
 
     def stop_request(self, ignore_errors: bool = True, force: bool = False, status_message: str | None = None) -> None:
-        """As `mark_stop_request`."""
+        """As `mark_stop_request`, which ignores that a task has ended; `ignore_errors` has no other to ignore."""
         self.mark_stop_request(force, status_message)
 
     def register_abort_callback(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from minipipe import errors, limits, states
-from minipipe.sdk import arguments, dag, launch, needs, pipeline, references, task_fields, templates, versions
+from minipipe.sdk import arguments, dag, launch, needs, notice, pipeline, references, task_fields, templates, versions
 from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
@@ -55,7 +55,9 @@ class WrittenPipeline(pipeline.RunningPipeline):
             name, project, version, abort_on_failure, …: see `PipelineDecorator.pipeline`.
             target_project: project of the step tasks; True is that of the pipeline's task.
             always_create_from_code: False is not offered yet.
-            auto_version_bump: ClearML's; without effect there too.
+            auto_version_bump, pool_frequency, output_uri, skip_global_imports: recorded.
+            packages, repo, repo_branch, repo_commit, working_dir, docker, docker_args, docker_bash_setup_script: for function steps
+                that say nothing themselves. A copy (`add_step`) keeps what its task says, and a line says so.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
@@ -193,8 +195,8 @@ class WrittenPipeline(pipeline.RunningPipeline):
             clone_base_task: False runs the task itself, which must be a draft, instead of a copy; once.
             base_task_factory: (node) -> Task, called when the pipeline starts; the task, a draft, runs itself.
             continue_behaviour: see `PipelineDecorator.component`.
-            recursively_parse_parameters: always on.
             output_uri, stage: recorded.
+            recursively_parse_parameters: recorded: lists and dicts are always looked through, also with False.
 
         Returns:
             True.
@@ -204,6 +206,8 @@ class WrittenPipeline(pipeline.RunningPipeline):
             NotFound: no such task.
         """
         self._check_name(name)
+        if self._definition.needs != needs.Needs():
+            notice.say("PipelineController(packages=…, repo=…, docker=…)", "for function steps; copies keep what their tasks say")
         recorded = record("add_step", locals())
         overrides = {str(key): value for key, value in (parameter_override or {}).items()}
         for key in overrides:

@@ -9,14 +9,15 @@ from minipipe.store.home import Store
 
 
 def surroundings_of(store: Store, task_id: int, entry: dict[str, Any]) -> dict[str, Any]:
-    """Where and with what a task runs: folders, imports with the versions installed, environment, commit, container, limits.
+    """Where and with what a task runs: folders, imports (not minipipe's own) with versions, environment, commit, container, limits.
 
     Args:
         entry: of the task, as data.
     """
     facts = {key: value for key, value in entry.items() if key not in _SHOWN_OTHERWISE and value}
-    if entry.get("imports"):
-        facts["imports"] = entry["imports"]
+    for name in ("imports", "first"):
+        if theirs := [each for each in entry.get(name, ()) if each.partition(".")[0] != "minipipe"]:
+            facts[name] = theirs
     if entry.get("versions"):
         facts["versions"] = [f"{name}=={version}" for name, version in entry["versions"].items()]
     made = environments.of_task(store, task_id)
@@ -38,4 +39,4 @@ def surroundings_of(store: Store, task_id: int, entry: dict[str, Any]) -> dict[s
     return facts
 
 
-_SHOWN_OTHERWISE = frozenset("source files returns imports versions pinned container limits diff".split())
+_SHOWN_OTHERWISE = frozenset("source files returns imports first versions pinned container limits diff".split())

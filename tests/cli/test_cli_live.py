@@ -354,8 +354,8 @@ def test_watch_of_an_ended_run_shows_every_ending_and_ends_as_the_run(filled: Fi
     filled.step(bad, "train")
     filled.fail(filled.claim())
     filled.end(bad, "failed")
-    result = cli("watch", str(bad.run_name))
-    assert result.exit_code == 1
+    result = cli("watch", "--exit-status", str(bad.run_name))
+    assert result.exit_code == cli("watch", str(bad.run_name)).exit_code == 1
     assert "error: step 'train' failed: ValueError: loss is nan" in result.stderr
     assert cli("watch", "@last-failed", "--json").exit_code == 1
     assert json.loads(cli("watch", "@last-failed", "--json").stdout)["error"]["kind"] == "RunFailed"

@@ -92,6 +92,15 @@ def test_parameters_and_environment_alone(filled: Filled, cli: Invoke) -> None:
     assert json.loads(cli("show", "--env", "--json").stdout)["environment"]["cwd"] == "/"
 
 
+def test_the_environment_names_no_module_of_minipipe_itself(filled: Filled, cli: Invoke) -> None:
+    run = filled.run()
+    entry = {"cwd": "/", "imports": ["numpy", "minipipe.sdk.task"], "first": ["minipipe.sdk.auto:watch", "theirs:begin"]}
+    with filled.store.database.write() as connection:
+        connection.execute("UPDATE task SET entry = ? WHERE id = ?", (json.dumps(entry), run.id))
+    found = json.loads(cli("show", "--env", "--json").stdout)["environment"]
+    assert (found["imports"], found["first"]) == (["numpy"], ["theirs:begin"])
+
+
 def test_a_step_that_a_resumed_run_replaced_is_not_shown(filled: Filled, cli: Invoke) -> None:
     run = filled.run()
     old = filled.step(run, "train")

@@ -23,5 +23,5 @@ def test_what_a_process_says_of_a_server_is_accepted_and_credentials_are_not_kep
         Task.set_resource_monitor_iteration_timeout()
 
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == len(set(lines)) == 3, "each is said once"
+    assert len(lines) == len(set(lines)) == 4, "each is said once"
     assert not any(b"very-secret" in path.read_bytes() for path in home.path.rglob("*") if path.is_file())

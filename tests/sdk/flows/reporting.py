@@ -274,6 +274,7 @@ def recorded_arguments_are_stored_and_change_nothing():
     assert '"stage": "data"' in steps()["recorded"]["settings"]
     (mine,) = rows("SELECT settings FROM task WHERE id = :run")
     assert '"docker": "image:1"' in mine["settings"]
+    assert '"pool_frequency": 5' in mine["settings"]
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
