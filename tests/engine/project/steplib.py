@@ -236,3 +236,11 @@ def hoard(files: int) -> int:
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     return len([open(__file__) for _ in range(files)])
+
+
+def meet(file: str, number: int) -> bytes:
+    """Wait until so many are here; the same bytes for all, too many for a row."""
+    stamp(file)
+    while len(Path(file).read_text().splitlines()) < number:
+        time.sleep(0.002)
+    return b"met" * 10_000

@@ -233,8 +233,16 @@ def exit_handler_that_never_ends() -> int:
 
 
 def exit_handler_that_hangs_in_c() -> int:
-    atexit.register(lambda: ctypes.PyDLL(None).sleep(60))
+    """No signal ends the wait, and the interpreter lock is kept: no Python code can run any more."""
+    mutex, libc = ctypes.create_string_buffer(256), ctypes.PyDLL(None)
+    libc.pthread_mutex_lock(mutex)
+    atexit.register(lambda: libc.pthread_mutex_lock(mutex))
     return 9
+
+
+def exit_handler_that_sleeps_in_c() -> int:
+    atexit.register(lambda: ctypes.PyDLL(None).sleep(60))  # a signal ends it
+    return 13
 
 
 def exit_handler_that_fails() -> int:
@@ -373,3 +381,27 @@ def oom_scores() -> list[str]:
 
 def threads_of_host() -> int:
     return len(os.listdir(f"/proc/{os.getppid()}/task"))
+
+
+# -- kills that are meant -----------------------------------------------------------------------------------------------
+
+
+def kill_parent_once() -> int:
+    """At the first try, kill the process that started this one."""
+    from steplib import stamp
+
+    stamp("kills")
+    if len(open("kills").read().splitlines()) == 1:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+    return 1
+
+
+def kill_group_once() -> int:
+    """At the first try, kill the own process group."""
+    from steplib import stamp
+
+    stamp("kills")
+    if len(open("kills").read().splitlines()) == 1:
+        os.killpg(0, signal.SIGKILL)
+    return 1
