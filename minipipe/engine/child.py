@@ -87,6 +87,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
         line: descriptor for the outcome message.
     """
     tree.brand(spec["token"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is the step's
     os.umask(0o077)
     _redirect(spec)
     database.forbid("")
@@ -253,6 +254,8 @@ def _rehearse() -> None:
 def _reset_signals() -> None:
     """Undo what the host set; the rest is Python's own (SIGPIPE is an exception, not a death)."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # An interrupt before there is a step must not become the failure of the step that comes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
 
 

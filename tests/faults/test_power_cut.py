@@ -27,7 +27,6 @@ from tests.faults.sane import sane
 
 pytestmark = pytest.mark.faults
 
-MAKER = "import sys; from minipipe.store.home import Store; Store.open(sys.argv[1], quiet=True).close()"
 WRITER = """
 import os, sys
 from minipipe.store.home import Store

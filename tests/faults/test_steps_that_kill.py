@@ -116,7 +116,7 @@ def test_an_interrupt_of_the_terminal_ends_every_process_without_a_traceback(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=take_the_terminal,  # noqa: PLW1509
+        preexec_fn=take_the_terminal,
         env=environment,
     )
     os.close(theirs)

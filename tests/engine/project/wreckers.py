@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # -- exits and signals --------------------------------------------------------------------------------------------------
@@ -391,7 +392,7 @@ def kill_parent_once() -> int:
     from steplib import stamp
 
     stamp("kills")
-    if len(open("kills").read().splitlines()) == 1:
+    if Path("kills").read_text().count("\n") == 1:
         os.kill(os.getppid(), signal.SIGKILL)
         signal.pause()
     return 1
@@ -402,6 +403,6 @@ def kill_group_once() -> int:
     from steplib import stamp
 
     stamp("kills")
-    if len(open("kills").read().splitlines()) == 1:
+    if Path("kills").read_text().count("\n") == 1:
         os.killpg(0, signal.SIGKILL)
     return 1
