@@ -357,7 +357,9 @@ def test_an_abort_and_a_finish_at_the_same_time_have_one_winner(shop: Shop) -> N
     mine = workers.register(shop.store, workers.AGENT, queues=("default",))
     other = Store.open(shop.store.path, create=False)
     seen = set()
-    for _ in range(60):
+    tried = 0
+    while tried < 60 or (len(seen) < 2 and tried < 1_000):  # both must have been first at least once
+        tried += 1
         task = shop.step("one")
         child = shop.step("add_one", needs={"value": task})
         claim = attempts.claim_next(shop.store, attempts.Claimant(mine.id, ("default",)))
@@ -377,7 +379,7 @@ def test_an_abort_and_a_finish_at_the_same_time_have_one_winner(shop: Shop) -> N
         assert shop.status(child) == ("queued" if ended == "completed" else "skipped")
         tasks.abort(shop.store, [child.id])
         seen.add(ended)
-    assert seen <= {"completed", "stopped"}
+    assert seen == {"completed", "stopped"}
     workers.leave(shop.store, mine)
     other.close()
 

@@ -27,7 +27,7 @@ def test_a_log_over_its_limit_keeps_head_marker_and_tail(shop: Shop) -> None:
 
 
 @pytest.mark.faults
-def test_a_gigabyte_of_output_fills_no_disk_slows_no_step_and_needs_no_memory(shop: Shop) -> None:
+def test_a_gigabyte_of_output_fills_no_disk_and_needs_no_memory(shop: Shop) -> None:
     free = shop.step("chat", megabytes=1000, stamp_every=100)
     serving = shop.worker({"MINIPIPE_LOG_LIMIT_MB": "50"}, until_idle=True)
     log = shop.store.log_path(free.uid, 1)
