@@ -159,16 +159,7 @@ class PipelineDecorator(RunningPipeline):
             UsageError: a requirements file that cannot be read, a commit of no repository, a limit out of its range.
         """
         limited = limits.checked("component", memory_limit_mb, cpu_limit_s, nice)
-        wanted = needs.read(
-            "component",
-            packages,
-            repo,
-            repo_branch,
-            repo_commit,
-            working_dir,
-            (docker, docker_args, docker_bash_setup_script),
-            limited,
-        )
+        wanted = needs.of_call("component", locals(), limited)
         recorded = record("component", locals())
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -279,15 +270,7 @@ class PipelineDecorator(RunningPipeline):
             local_imports=enable_local_imports,
             serialize=artifact_serialization_function,
             deserialize=artifact_deserialization_function,
-            needs=needs.read(
-                "pipeline",
-                packages,
-                repo,
-                repo_branch,
-                repo_commit,
-                working_dir,
-                docker=(docker, docker_args, docker_bash_setup_script),
-            ),
+            needs=needs.of_call("pipeline", locals()),
         )
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:

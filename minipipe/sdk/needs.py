@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,13 @@ def read(
     script = "\n".join(map(str, setup)) if isinstance(setup, (list, tuple)) else str(setup or "")
     container = Container(str(image), str(arguments or ""), script) if image else None
     return Needs(requirements.read(packages, owner), code, folder, limited or Limits(), container)
+
+
+def of_call(owner: str, given: Mapping[str, Any], limited: Limits | None = None) -> Needs:
+    """As `read`, of all arguments of a call of ClearML's, by name. Raises the same."""
+    docker = (given["docker"], given["docker_args"], given["docker_bash_setup_script"])
+    place = (given["repo"], given["repo_branch"], given["repo_commit"], given["working_dir"])
+    return read(owner, given["packages"], *place, docker, limited)
 
 
 def note_container(called: str) -> None:

@@ -80,15 +80,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             serialize=artifact_serialization_function,
             deserialize=artifact_deserialization_function,
             called="{step}.{argument}",
-            needs=needs.read(
-                "PipelineController",
-                packages,
-                repo,
-                repo_branch,
-                repo_commit,
-                working_dir,
-                (docker, docker_args, docker_bash_setup_script),
-            ),
+            needs=needs.of_call("PipelineController", locals()),
         )
         self._plans: dict[str, dag.Plan] = {}
         self._parameters: dict[str, Any] = {}
@@ -343,16 +335,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
             draft=bool(draft),
             project=project_name,
-            needs=needs.read(
-                name,
-                packages,
-                repo,
-                repo_branch,
-                repo_commit,
-                working_dir,
-                (docker, docker_args, docker_bash_setup_script),
-                limited,
-            ),
+            needs=needs.of_call(name, locals(), limited),
         )
         node = common.node(spec, {f"kwargs/{key}": value for key, value in given.items()})
         self._plans[name] = dag.Plan(node, spec, given)
