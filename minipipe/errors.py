@@ -42,6 +42,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from minipipe.shown import escape_lines
+
 
 class MinipipeError(Exception):
     """The root of all errors that minipipe raises on purpose.
@@ -69,9 +71,9 @@ class MinipipeError(Exception):
             raise AttributeError(name) from None
 
     def __str__(self) -> str:
-        return "".join(
-            (self.message, f"\n  cause: {self.cause}" if self.cause else "", f"\n  hint: {self.hint}" if self.hint else "")
-        )
+        # Python prints this text itself when a script ends with the error: what it names must not steer the terminal.
+        cause, hint = f"\n  cause: {self.cause}" if self.cause else "", f"\n  hint: {self.hint}" if self.hint else ""
+        return escape_lines(f"{self.message}{cause}{hint}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword arguments do not survive pickling by default (python/cpython#79492).

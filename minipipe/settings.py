@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import sys
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from minipipe.errors import BadSetting
+from minipipe.shown import tell
 
 STORE_DIRECTORY = ".minipipe"
 
@@ -200,7 +200,7 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     for key in table:
         if key not in known:
             near = importlib.import_module("difflib").get_close_matches(key, known, 1)
-            print(f"warning: {path}: unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+            tell(f"warning: {path}: unknown setting {key!r}" + (f"; did you mean {near[0]}?" if near else ""))
     return table
 
 

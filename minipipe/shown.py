@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import math
 import re
+import sys
 import time
+import warnings
 
 from minipipe import states
 
@@ -34,6 +36,21 @@ def escape_lines(text: object) -> str:
     """The same for text of several lines: line ends and tabs stay."""
     lines = str(text).replace("\r\n", "\n").split("\n")
     return "\n".join(_UNSAFE_BUT_TABS.sub(_visible, line) for line in lines)
+
+
+def tell(text: object) -> None:
+    """One line on stderr; what in it comes from outside cannot steer the terminal."""
+    print(escape(text), file=sys.stderr, flush=True)
+
+
+def tell_lines(text: object) -> None:
+    """The same for text of several lines."""
+    print(escape_lines(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str, stacklevel: int) -> None:
+    """A UserWarning whose text cannot steer the terminal; `stacklevel` counts from the caller, as in `warnings.warn`."""
+    warnings.warn(escape(text), UserWarning, stacklevel=stacklevel + 1)
 
 
 # -- times and sizes ----------------------------------------------------------------------------------------------------

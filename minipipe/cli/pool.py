@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minipipe import errors
 from minipipe.engine import start
+from minipipe.shown import escape
 from minipipe.store import sessions, workers
 from minipipe.store.home import Store
 
@@ -61,11 +62,11 @@ class Pool:
             return
         if self.process is None:
             unserved = (waiting | _STANDARD) - served
-            self.say(f"no worker serves {', '.join(sorted(unserved))}: using an embedded pool, {_slots(self.slots)}")
+            self.say(f"no worker serves {escape(', '.join(sorted(unserved)))}: using an embedded pool, {_slots(self.slots)}")
             self.process = start.start_worker(self.home, session=self.session, slots=self.slots)
         else:
             unserved = waiting - served
-            self.say(f"no worker serves {', '.join(sorted(unserved))}: using the embedded pool")
+            self.say(f"no worker serves {escape(', '.join(sorted(unserved)))}: using the embedded pool")
         self._told |= unserved
 
     def _restart(self, code: int) -> None:

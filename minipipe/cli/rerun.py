@@ -6,7 +6,6 @@ import difflib
 import json
 import os
 import sqlite3
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from minipipe.cli import output
 from minipipe.cli.conduct import Order, conduct
 from minipipe.cli.run import new_session, read_settings, set_environment
 from minipipe.sdk import overrides, project_modules, saying
+from minipipe.shown import tell
 from minipipe.store import details, edits, lookup, records, sessions, tasks
 from minipipe.store.home import Store
 
@@ -127,7 +127,7 @@ def _checked_entry(store: Store, source: sqlite3.Row, code: str) -> dict[str, An
         return {**entry, "source": current}
     if current != entry["source"] and settings.load_settings().progress != "off":
         what = f"{os.path.basename(entry['file'])} {'is gone' if current is None else 'has changed since'}"
-        print(f"note: {what}: the captured script runs (--code current takes the file as it is)", file=sys.stderr)
+        tell(f"note: {what}: the captured script runs (--code current takes the file as it is)")
     return dict(entry)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from minipipe.cli.run import new_session, pin_inline, set_environment
 from minipipe.engine import worker as engine
 from minipipe.sdk import project_modules, session
 from minipipe.sdk.decorator import PipelineDecorator
+from minipipe.shown import tell
 from minipipe.store import details, lookup, sessions, tasks, workers
 from minipipe.store import resume as resuming
 from minipipe.store.home import Store
@@ -75,7 +75,7 @@ def resume(
         steps = "1 completed step" if kept == 1 else f"{kept} completed steps"
         repeated = f", {again} from {step!r} on run again" if first is not None else ""
         which = f"{code} ({os.path.basename(entry['file'])} changed)" if changed else code
-        print(f"resumed {task['uid'][:8]}: {steps} kept{repeated}; code: {which}", file=sys.stderr)
+        tell(f"resumed {task['uid'][:8]}: {steps} kept{repeated}; code: {which}")
     mine = new_session()
     order = Order(mine, None, (), ((task["id"], task["attempt"]),), logs, detach, None, found.traceback)
     if code == "captured":

@@ -169,10 +169,15 @@ def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
         UsageError: a pair that cannot be read; nothing was started.
     """
     found: dict[str, Any] = {}
+    given: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip(":"):
             raise errors.UsageError(f"--set cannot read {pair!r}", "it has no name or no value", "--set NAME=VALUE")
+        before = given.setdefault(name.removesuffix(":"), pair)
+        if name.removesuffix(":") in found:
+            cause = f"it is given twice: --set {before} and --set {pair}"
+            raise errors.UsageError(f"--set {name.removesuffix(':')} has two values", cause, "give one of them")
         found[name.removesuffix(":")] = _json(pair, value) if name.endswith(":") else _text(pair, value)
     return found
 

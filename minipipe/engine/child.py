@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 
 from minipipe import context, errors, hashing, limits, seeds
 from minipipe.engine import protocol, repository, start, tree
+from minipipe.shown import tell
 from minipipe.store import blobs, codec, database
 from minipipe.store.home import Store
 
@@ -132,7 +133,7 @@ def _answer_breakpoints(spec: dict[str, Any]) -> None:
     def hook(*args: object, **keywords: object) -> None:
         caller = sys._getframe(1)
         place = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-        print(f"minipipe: breakpoint() at {place} passed: minipipe step {label} --pdb", file=sys.stderr, flush=True)
+        tell(f"minipipe: breakpoint() at {place} passed: minipipe step {label} --pdb")
 
     sys.breakpointhook = hook
 
@@ -276,7 +277,7 @@ def _execute(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Resul
         if changed and spec["on_code_change"] == "fail":
             return _failed("code changed since submission: " + ", ".join(changed), None)
         if changed:
-            print("minipipe: code changed since submission: " + ", ".join(changed), file=sys.stderr)
+            tell("minipipe: code changed since submission: " + ", ".join(changed))
         enter(store, spec["entry"])
         limits.apply(spec["entry"].get("limits", {}))
         if spec["entry"]["kind"] == "script":
@@ -446,10 +447,9 @@ def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
         return [(names[0], value)]
     parts = list(value) if isinstance(value, (tuple, list)) else [value]
     if len(parts) != len(names):
-        print(
+        tell(
             f"warning: the step returned {len(parts)} value{'s' if len(parts) != 1 else ''} for {len(names)} names"
-            f" ({', '.join(names)}): {'the surplus is dropped' if len(parts) > len(names) else 'missing ones are None'}",
-            file=sys.stderr,
+            f" ({', '.join(names)}): {'the surplus is dropped' if len(parts) > len(names) else 'missing ones are None'}"
         )
     parts += [None] * (len(names) - len(parts))
     return list(zip(names, parts, strict=False))

@@ -22,6 +22,7 @@ from typing import Any
 from minipipe import errors, settings
 from minipipe.engine import environments, hosting, tree
 from minipipe.engine.places import HERE, Host, Places
+from minipipe.shown import tell, tell_lines
 from minipipe.store import attempts, inputs, locks, log_limit, workers
 from minipipe.store.attempts import CRASHED, DONE, FAILED, RETURNED, Claim, Claimant, Outcome
 from minipipe.store.home import Store
@@ -147,7 +148,7 @@ class Worker:
             self._claim()
 
     def _complain(self, what: str, error: errors.MinipipeError) -> None:
-        print(f"minipipe worker: {what}: {error.message} ({error.cause})", file=sys.stderr, flush=True)
+        tell(f"minipipe worker: {what}: {error.message} ({error.cause})")
 
     def _listen(self) -> None:
         for end in (self._wakeup, self._bell):
@@ -521,6 +522,6 @@ def embedded(home: str, session: str, slots: int, owner: int) -> None:
         store = Store.open(Path(home), create=False)
         code = Worker(store, Options(session=session, slots=slots, owner=owner)).run()
     except errors.MinipipeError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        tell_lines(f"error: {error}")
         code = error.exit_code
     sys.exit(code)

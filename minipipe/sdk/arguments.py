@@ -7,7 +7,6 @@ a lazy result in a list, dict, tuple or attribute is never fetched, the containe
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from minipipe import errors, hashing
 from minipipe.sdk import display, proxy, values
+from minipipe.shown import warn
 from minipipe.store import blobs, codec
 from minipipe.store.home import Store
 from minipipe.store.tasks import Link, Parameter
@@ -90,7 +90,7 @@ def bind(
         elif parameter.default is not parameter.empty:
             found[name] = parameter.default
         else:
-            warnings.warn(f"{step}() was called without {name!r}: None is passed", UserWarning, stacklevel=depth + 1)
+            warn(f"{step}() was called without {name!r}: None is passed", stacklevel=depth + 1)
             found[name] = None
     return found
 

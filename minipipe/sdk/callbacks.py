@@ -8,7 +8,6 @@ are read from the store's events, so none is left out, however fast the step was
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
 from minipipe.sdk.values import kept_cell, split_name
+from minipipe.shown import tell
 from minipipe.store import edits, records, runs, tasks
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ class Callbacks:
             try:
                 again = bool(predicate(self.pipeline, node, done))
             except Exception as error:
-                print(
-                    f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry", file=sys.stderr
-                )
+                tell(f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry")
         tasks.answer_retry(self.run.store, step.id, again)
 
     def _tell_changes(self, step: Step, node: Node) -> None:

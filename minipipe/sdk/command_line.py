@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from minipipe.sdk import values
 from minipipe.sdk.auto import connection
 from minipipe.sdk.auto.connection import Connection, is_wanted
 from minipipe.sdk.connect import Binding, recast, storable
+from minipipe.shown import warn
 
 SECTION = "Args"
 
@@ -141,7 +141,7 @@ def _read(parser: argparse.ArgumentParser, key: str, row: Any, parsed: Any) -> A
     try:
         return _convert(action, row["text"], parsed, key)
     except (errors.BadParameter, ValueError, TypeError, KeyError, argparse.ArgumentTypeError, argparse.ArgumentError):
-        warnings.warn(f"argument {key!r}: cannot read {row['text']!r}; the parsed value is used", stacklevel=6)
+        warn(f"argument {key!r}: cannot read {row['text']!r}; the parsed value is used", stacklevel=6)
         return parsed
 
 

@@ -11,7 +11,6 @@ import enum
 import inspect
 import json
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Self
 from minipipe import errors
 from minipipe.sdk import notice, session, values
 from minipipe.sdk.session import Current
+from minipipe.shown import warn
 from minipipe.store import edits, records
 from minipipe.store.tasks import Parameter
 
@@ -94,7 +94,7 @@ class Binding:
             if storable(value):
                 cells.append(values.cell(section, key, value))
             else:
-                warnings.warn(f"parameter {section}/{key}: a {type(value).__name__} cannot be stored; left out", stacklevel=4)
+                warn(f"parameter {section}/{key}: a {type(value).__name__} cannot be stored; left out", stacklevel=4)
         if cells:
             edits.set_parameters(self.current.store, self.current.row_id, cells)
 
@@ -106,7 +106,7 @@ class Binding:
         stored = edits.configurations(self.current.store, self.current.row_id).get(section)
         overriding = self.overrides and not ignore_overrides
         if overriding and stored is None:
-            warnings.warn(f"no configuration {section!r} is stored with the task: the one in code is used", stacklevel=3)
+            warn(f"no configuration {section!r} is stored with the task: the one in code is used", stacklevel=3)
         if isinstance(configuration, (str, Path)):
             return self._connect_file(configuration, section, description, stored if overriding else None)
         if not isinstance(configuration, (Mapping, list, tuple)):
@@ -206,7 +206,7 @@ def dict_of(mutable: Mapping[Any, Any]) -> dict[str, Any]:
     result = {}
     for key, value in mutable.items():
         if not isinstance(key, str):
-            warnings.warn(f"parameter name {key!r} is a {type(key).__name__}: stored as text", stacklevel=5)
+            warn(f"parameter name {key!r} is a {type(key).__name__}: stored as text", stacklevel=5)
         result[str(key)] = dict_of(value) if isinstance(value, Mapping) else value
     return result
 
@@ -266,7 +266,7 @@ def recast(row: Any, in_code: Any, name: str) -> Any:
     try:
         return values.cast(row["text"], type(in_code), name)
     except errors.BadParameter as error:
-        warnings.warn(f"{error.message}: the value in code is used", stacklevel=4)
+        warn(f"{error.message}: the value in code is used", stacklevel=4)
         return in_code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import shutil
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +13,7 @@ from minipipe.chance import fresh_id
 from minipipe.sdk import notice, session
 from minipipe.sdk.logger import Logger
 from minipipe.sdk.task import Task
+from minipipe.shown import warn
 from minipipe.store import datasets, edits, lookup, recorded
 
 SYSTEM_TAG = "dataset"
@@ -415,7 +415,7 @@ def _collect(
             raise errors.UsageError(f"the name of {str(file)!r} is no text", hint="rename the file") from None
         given.append((str(name), file))
     if not given:
-        warnings.warn(f"nothing to add in {path}", stacklevel=4)
+        warn(f"nothing to add in {path}", stacklevel=4)
     return given
 
 

@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from minipipe import errors, hashing, settings
 from minipipe.chance import fresh_id
+from minipipe.shown import tell
 from minipipe.store import locks
 from minipipe.store.database import mapped, os_error
 from minipipe.store.home import Store
@@ -176,7 +177,7 @@ def _kept_after_all(folder: Path, url: str, kept: Kept | None, error: Exception)
     code = _code(error)
     if kept is None or 400 <= code < 500:  # then the server has been reached, and says no
         raise _unreachable(url, error) from error
-    print(f"note: {shown(url)} cannot be reached; using the copy that was fetched before", file=sys.stderr)
+    tell(f"note: {shown(url)} cannot be reached; using the copy that was fetched before")
     return folder / kept.file
 
 

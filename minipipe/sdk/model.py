@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ from minipipe.sdk import notice, session
 from minipipe.sdk.frameworks import framework_of
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config
 from minipipe.sdk.output_model import OutputModel
+from minipipe.shown import tell
 from minipipe.store import models, records, search
 from minipipe.store.home import Store
 
@@ -117,7 +117,7 @@ class Model(ModelBase):
         except (errors.NotFound, errors.IllegalMove) as error:
             if raise_on_errors:
                 raise
-            print(f"error: {error.message}", file=sys.stderr)
+            tell(f"error: {error.message}")
             return False
         return True
 

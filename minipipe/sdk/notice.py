@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
+
+from minipipe.shown import tell
 
 _said: set[str] = set()
 
@@ -43,4 +44,4 @@ def _storable(value: Any) -> Any:
 def _once(name: str, line: str) -> None:
     if name not in _said:
         _said.add(name)
-        print(f"note: {line}", file=sys.stderr)
+        tell(f"note: {line}")

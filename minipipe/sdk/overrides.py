@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from minipipe import errors
 from minipipe.nearest import nearest
 from minipipe.sdk import declared, proxy, values
+from minipipe.shown import warn
 from minipipe.store import records
 from minipipe.store.home import Store
 from minipipe.store.tasks import Parameter
@@ -107,10 +107,26 @@ def cells(pipeline: str, known: Sequence[Known], wanted: Mapping[str, Any]) -> l
         BadParameter: see `find` and `value_of`; nothing was stored.
     """
     found: list[Parameter] = []
-    for name, given in wanted.items():
-        one = find(pipeline, known, name)
+    for given, one in _named(pipeline, known, wanted):
         found.append(values.cell(one.section, one.name, value_of(one, given)))
     return found
+
+
+def _named(pipeline: str, known: Sequence[Known], wanted: Mapping[str, Any]) -> Iterator[tuple[Any, Known]]:
+    """What is given with the parameter that it is for.
+
+    Raises:
+        BadParameter: see `find`; or one parameter is named twice, with its section and without.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for name, given in wanted.items():
+        one = find(pipeline, known, name)
+        before = names.setdefault((one.section, one.name), name)
+        if before != name:
+            raise errors.BadParameter(
+                f"parameter {one.name!r} has two values", f"{before} and {name} are the same", "give one of them", name=name
+            )
+        yield given, one
 
 
 def restored(row: Any, wanted: Any, current: Any, name: str) -> Any:
@@ -176,8 +192,7 @@ def applied(pipeline: str, given: dict[str, Any], known: Sequence[Known], wanted
         BadParameter: see `cells`.
     """
     result = dict(given)
-    for name, text in wanted.items():
-        one = find(pipeline, known, name)
+    for text, one in _named(pipeline, known, wanted):
         cell = values.cell(one.section, one.name, value_of(one, text))
         result[one.name] = restored({"text": cell.text, "value": cell.value}, one.wanted, given[one.name], one.name)
     return result
@@ -197,5 +212,5 @@ def stored(store: Store, task_id: int, given: dict[str, Any], known: Sequence[Kn
         try:
             result[name] = restored(row, one.wanted, given[name], name)
         except errors.BadParameter as error:
-            warnings.warn(f"{error.message}: the value in code is used", stacklevel=6)
+            warn(f"{error.message}: the value in code is used", stacklevel=6)
     return result

@@ -7,13 +7,13 @@ Each call is stored when it returns; iterations that are not given are 0 (ClearM
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from minipipe import errors
 from minipipe.sdk import figures, storage
+from minipipe.shown import tell
 from minipipe.store import blobs, metrics, plots
 from minipipe.store.home import Store
 
@@ -320,7 +320,7 @@ def _storable(value: Any) -> float | None:
     if kind in Reports._instead:
         instead, period, seen = Reports._instead[kind]
         if seen % period == 0:
-            print(f"warning: {kind} was reported; stored as {instead}", file=sys.stderr)
+            tell(f"warning: {kind} was reported; stored as {instead}")
         Reports._instead[kind] = (instead, period, seen + 1)
         return None if math.isnan(instead) else instead
     return None if kind == "nan" else number

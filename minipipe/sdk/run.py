@@ -12,10 +12,8 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +22,7 @@ from minipipe.engine import worker as engine
 from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, needs, proxy, references, session, task_fields
 from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
+from minipipe.shown import tell, warn
 from minipipe.store import acceptance, attempts, placeholders, promote, records, resume, runs, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
@@ -285,7 +284,7 @@ class Run:
                 raise
             if missing.message not in self._told:
                 self._told.add(missing.message)
-                print(f"note: {missing.message} here; {missing.cause}: its worker needs it", file=sys.stderr)
+                tell(f"note: {missing.message} here; {missing.cause}: its worker needs it")
 
     def _key_base(
         self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, more: tuple[str, ...] = ()
@@ -293,7 +292,7 @@ class Run:
         unstable = [*given.unstable, *code.key.unstable]
         if unstable and spec.cache:
             text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
-            warnings.warn(text, UserWarning, stacklevel=5)  # the line that calls the component
+            warn(text, stacklevel=5)  # the line that calls the component
         return (
             None
             if unstable
@@ -359,7 +358,7 @@ class Run:
         self._told.add(queue)
         if queue not in workers.served_queues(self.store):
             hint = "minipipe worker" + ("" if queue in ("default", "services") else f" --queue {queue}")
-            print(f"note: no worker serves queue {queue!r}: its steps wait; start one: {hint}", file=sys.stderr)
+            tell(f"note: no worker serves queue {queue!r}: its steps wait; start one: {hint}")
 
     # -- results ------------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 
 from minipipe import errors, settings
 from minipipe.sdk import exit_code, session
+from minipipe.shown import tell, tell_lines
 from minipipe.store import details, lookup, workers
 from minipipe.store.home import Store
 
@@ -23,7 +23,7 @@ def announce(store: Store, task_id: int) -> None:
     pipeline, project = lookup.pipeline_of(task["name"], details.project_of(store, task))
     title = f"{task['name'] if task['run_name'] else pipeline} {task['version'] or ''}".strip()
     words = [f"run {task['uid'][:8]}", task["run_name"] or "", f"{title} ({project})", _told(store, task)]
-    print("  ".join(word for word in words if word), file=sys.stderr)
+    tell("  ".join(word for word in words if word))
 
 
 def _told(store: Store, task: sqlite3.Row) -> str:
@@ -41,7 +41,7 @@ def note_unserved(store: Store, queue: str | None) -> None:
     """Say at once that nobody serves the queue of a run, and what to do."""
     if queue and not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(store):
         hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
-        print(f"note: no worker serves queue {queue!r}: the run waits; start one: {hint}", file=sys.stderr)
+        tell(f"note: no worker serves queue {queue!r}: the run waits; start one: {hint}")
 
 
 def complain(error: BaseException) -> None:
@@ -51,5 +51,5 @@ def complain(error: BaseException) -> None:
     """
     if not os.environ.get(session.SESSION_VARIABLE):
         words = str(error) if isinstance(error, errors.MinipipeError) else f"{type(error).__name__}: {error}"
-        print(f"error: {words}", file=sys.stderr)
+        tell_lines(f"error: {words}")
     exit_code.owe()

@@ -18,7 +18,6 @@ import os
 import posixpath
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,6 +27,7 @@ from minipipe import errors, settings
 from minipipe.chance import fresh_id
 from minipipe.sdk import archive, copies, download, notice, session
 from minipipe.sdk.download import shown
+from minipipe.shown import tell as on_stderr
 from minipipe.store import records
 from minipipe.store.home import Store
 
@@ -377,7 +377,7 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
 def tell(error: errors.NotFound, silent: bool = False) -> None:
     """Say in one line on stderr what could not be reached."""
     if not silent:
-        print(f"error: {shown(error.message)}: {shown(error.cause)}", file=sys.stderr)
+        on_stderr(f"error: {shown(error.message)}: {shown(error.cause)}")
 
 
 def _row(store: Store, url: str) -> Any:

@@ -11,6 +11,7 @@ from minipipe import context, errors, seeds, settings, states
 from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
+from minipipe.shown import tell
 from minipipe.store import details, edits, queues, records, tasks, workers
 from minipipe.store.home import Store
 
@@ -173,7 +174,7 @@ class TaskLife(TaskBase):
         if queue_name:
             type(self).enqueue(self, queue_name)
         elif settings.load_settings().progress != "off":
-            print(f"template {self._uid[:8]} {name!r} ({project}) created: it runs when cloned into a queue", file=sys.stderr)
+            tell(f"template {self._uid[:8]} {name!r} ({project}) created: it runs when cloned into a queue")
 
     # -- copies and queues --------------------------------------------------------------------------------------------
 
@@ -237,7 +238,7 @@ class TaskLife(TaskBase):
         tasks.enqueue(found.store, found.row_id, queue, session.name(), entry=entry)
         if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(found.store):
             hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
-            print(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}", file=sys.stderr)
+            tell(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}")
         return {"queued": 1, "updated": 1}
 
     @classmethod
@@ -440,4 +441,4 @@ def _queue_name(store: Store, queue_id: str | None) -> str | None:
 
 def _announce(task: TaskBase, project: str, name: str) -> None:
     if settings.load_settings().progress != "off":
-        print(f"task {task.id[:8]}  {name} ({project})   minipipe show {task.id[:8]}", file=sys.stderr)
+        tell(f"task {task.id[:8]}  {name} ({project})   minipipe show {task.id[:8]}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from minipipe.sdk import command_line, connect, session, values
 from minipipe.sdk.task_base import TaskBase
 from minipipe.sdk.values import split_name
+from minipipe.shown import warn
 from minipipe.store import edits, records
 from minipipe.store.tasks import Parameter
 
@@ -231,7 +231,7 @@ def _is_storable(name: str, value: Any) -> bool:
     if connect.storable(value):
         return True
     text = f"parameter {'/'.join(split_name(name))}: a {type(value).__name__} cannot be stored; left out"
-    warnings.warn(text, stacklevel=4)
+    warn(text, stacklevel=4)
     return False
 
 

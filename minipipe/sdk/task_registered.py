@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 from minipipe import context, errors
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
+from minipipe.shown import tell, tell_lines
 from minipipe.store import codec, formats, recorded, records
 
 KIND = "data-audit-table"  # ClearML's word
@@ -145,7 +145,7 @@ class TaskRegistered(TaskBase):
         if raise_on_errors:
             raise errors.NotFound(message, hint="task.artifacts lists them")
         if not silent_on_errors:
-            print(f"error: {message}", file=sys.stderr)
+            tell(f"error: {message}")
         return False
 
 
@@ -176,7 +176,7 @@ def settle(ending: bool = True) -> None:
                 found.store()
             except (errors.MinipipeError, ValueError, RuntimeError) as error:  # changed while it was read, or the task is lost
                 if ending:
-                    print(f"error: artifact {found.name!r} was not stored: {error}", file=sys.stderr)
+                    tell_lines(f"error: artifact {found.name!r} was not stored: {error}")
             if ending:
                 del _registered[key]
         if ending and _stop is not None:

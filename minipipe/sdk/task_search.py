@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from minipipe import errors
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
+from minipipe.shown import warn
 from minipipe.store import records, search
 
 
@@ -129,7 +129,7 @@ def _find(
     projects = [project] if isinstance(project, str) else list(project or ())
     missing = search.missing_projects(store, projects)
     if missing:
-        warnings.warn(f"no project of the name {', '.join(map(repr, missing))}", stacklevel=3)
+        warn(f"no project of the name {', '.join(map(repr, missing))}", stacklevel=3)
     return search.find(
         store,
         ids=[ids] if isinstance(ids, str) else list(ids) if ids else None,

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +18,7 @@ from minipipe.sdk.dag import Plan
 from minipipe.sdk.specs import StepSpec
 from minipipe.sdk.task import Task
 from minipipe.sdk.values import kept_cell, split_name, text_of
+from minipipe.shown import warn
 from minipipe.store import details, edits, records, runs, tasks
 
 _SCRIPTS = 100  # beside the running one that are looked through for a template's name
@@ -46,7 +46,7 @@ def find(step: str, task_id: str | None, project: str | None, name: str | None) 
         place = f" in project {project!r}" if project else ""
         raise errors.NotFound(f"no task {name!r}{place}", f"step {step!r} copies it", _who_registers(name))
     if row["archived"]:
-        warnings.warn(f"step {step!r} copies task {row['uid'][:8]} {name!r}, which is archived", UserWarning, stacklevel=4)
+        warn(f"step {step!r} copies task {row['uid'][:8]} {name!r}, which is archived", stacklevel=4)
     return Task(store, row["id"], row["uid"])
 
 

@@ -14,6 +14,7 @@ from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
+from minipipe.store import naming
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple}
 
@@ -344,6 +345,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
     def _check_name(self, name: str) -> None:
         if self._started is not None:
             raise errors.UsageError(f"step {name!r} comes too late: the pipeline has been started")
+        naming.checked("step", name)
         if name == "pipeline" or name in self._plans:
             why = "is the pipeline itself" if name == "pipeline" else "is taken"
             raise errors.BadPipeline(f"a step cannot be called {name!r}: that name {why}")

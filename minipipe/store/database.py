@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from minipipe import errors
 from minipipe.chance import between
+from minipipe.store import naming
 
 BUSY_DEADLINE_S = 30.0
 LOG_BYTES = 4 << 20
@@ -159,7 +160,10 @@ class Database:
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of one SELECT. The cursor is emptied, so no read lock outlives the call."""
         with self._lock, mapped(self.path):
-            return _patiently(lambda: self.connection().execute(sql, parameters).fetchall(), self.path)
+            try:
+                return _patiently(lambda: self.connection().execute(sql, parameters).fetchall(), self.path)
+            except UnicodeEncodeError as error:
+                raise naming.unstorable(error) from None
 
     def row(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Row | None:
         """The first row of one SELECT, None if there is none."""
@@ -226,6 +230,9 @@ class Database:
                     connection.execute("COMMIT")
                     self._commits += 1
                     self._unsynced = wanted == "NORMAL" and self.durable
+                except UnicodeEncodeError as error:
+                    self._rollback()
+                    raise naming.unstorable(error) from None
                 except BaseException:
                     self._rollback()
                     raise

@@ -14,7 +14,7 @@ from typing import Any
 from minipipe import errors, states
 from minipipe.chance import fresh_id
 from minipipe.context import Lease
-from minipipe.store import attempts, cache, models, names, promote, tasks
+from minipipe.store import attempts, cache, models, names, naming, promote, tasks
 from minipipe.store.home import Store
 
 EDITABLE = frozenset({states.CREATED, states.PENDING, states.IN_PROGRESS})
@@ -264,6 +264,7 @@ def become_run(store: Store, task_id: int, new: tasks.NewTask) -> tasks.Submitte
         row = row_of(connection, task_id)
         run_name = row["run_name"] or names.unused(connection)
         if new.queue is not None:
+            naming.checked("queue", new.queue)
             connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), time.time()))
         settings = {**json.loads(row["settings"]), **new.settings}
         connection.execute(
@@ -295,6 +296,8 @@ def label(store: Store, task_id: int, **columns: Any) -> None:
     """Set any of name, type, comment, archived, entry, priority. Transaction effect: one durable commit."""
     allowed = {"name", "type", "comment", "archived", "entry", "priority", "version"}
     assert columns.keys() <= allowed, columns
+    if "name" in columns:
+        naming.checked("task", columns["name"])
     with store.database.write() as connection:
         for column, value in columns.items():
             connection.execute(f"UPDATE task SET {column} = ?, updated_at = ? WHERE id = ?", (value, time.time(), task_id))
@@ -302,6 +305,7 @@ def label(store: Store, task_id: int, **columns: Any) -> None:
 
 def set_queue(store: Store, task_id: int, queue: str) -> None:
     """Name the queue of a task that is not in one yet, making the queue if need be. Transaction effect: one durable commit."""
+    naming.checked("queue", queue)
     with store.database.write() as connection:
         _editable(connection, task_id)
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (queue, fresh_id(), time.time()))
@@ -310,6 +314,7 @@ def set_queue(store: Store, task_id: int, queue: str) -> None:
 
 def set_project(store: Store, task_id: int, project: str) -> None:
     """Move a task to a project, making it if need be. Transaction effect: one durable commit."""
+    naming.checked("project", project)
     with store.database.write() as connection:
         connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), project))
         connection.execute(
@@ -343,6 +348,8 @@ def set_parent(store: Store, task_id: int, parent_id: int | None) -> None:
 
 def set_tags(store: Store, task_id: int, tags: Sequence[str], system: bool = False) -> None:
     """Replace a task's tags. Transaction effect: one durable commit."""
+    for tag in tags:
+        naming.checked("tag", tag)
     with store.database.write() as connection:
         connection.execute("DELETE FROM tag WHERE task_id = ? AND system = ?", (task_id, int(system)))
         connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, ?)", [(task_id, tag, int(system)) for tag in tags])
@@ -383,6 +390,9 @@ def clone(
 
     Transaction effect: one durable commit.
     """
+    naming.checked("task", name)
+    if project is not None:
+        naming.checked("project", project)
     now, uid = time.time(), fresh_id()
     with store.database.write() as connection:
         source = row_of(connection, source_id)

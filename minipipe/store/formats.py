@@ -25,13 +25,13 @@ import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
 from minipipe import errors
+from minipipe.shown import warn
 from minipipe.store import blobs, codec
 from minipipe.store.codec import Encoded
 from minipipe.store.home import Store
@@ -103,7 +103,7 @@ def _file_name(name: str, extension: str) -> str:
 def _choose(name: str, wish: Wish, choices: tuple[str, ...]) -> str:
     """The extension that is wished, if the type has it; else its first, with a warning."""
     if wish.extension and wish.extension not in choices:
-        warnings.warn(f"artifact {name!r}: no {wish.extension!r} for its type, stored as {choices[0]}", stacklevel=6)
+        warn(f"artifact {name!r}: no {wish.extension!r} for its type, stored as {choices[0]}", stacklevel=6)
     return wish.extension if wish.extension in choices else choices[0]
 
 
@@ -157,7 +157,7 @@ def _dict(name: str, value: Any, wish: Wish, file: IO[bytes]) -> _Written:
     try:
         text = json.dumps(value, sort_keys=wish.sort_keys, indent=4)
     except (TypeError, ValueError) as error:
-        warnings.warn(f"artifact {name!r}: the dict is pickled, it is not serialisable: {error}", stacklevel=6)
+        warn(f"artifact {name!r}: the dict is pickled, it is not serialisable: {error}", stacklevel=6)
         return None
     if _choose(name, wish, (".json", ".yaml", ".yml")) != ".json":
         yaml = _yaml()  # without it JSON, which is YAML too

@@ -14,12 +14,12 @@ import importlib
 import os
 import sqlite3
 import stat
-import sys
 from pathlib import Path
 from typing import Any
 
 from minipipe import errors, settings
 from minipipe.chance import fresh_id
+from minipipe.shown import tell
 from minipipe.store import schema
 from minipipe.store.database import Database, mapped
 
@@ -161,7 +161,7 @@ def _create(home: Path, quiet: bool) -> None:
     if quiet:
         return
     shown = os.path.relpath(home) if home.is_relative_to(Path.cwd()) else str(home)
-    print(f"minipipe: new store {shown} (MINIPIPE_HOME moves it)", file=sys.stderr)
+    tell(f"minipipe: new store {shown} (MINIPIPE_HOME moves it)")
 
 
 def _make_ballast(home: Path) -> None:
@@ -242,7 +242,7 @@ def _check_disk(home: Path) -> None:
         )
     if kind and kind not in _LOCAL and not os.environ.get("MINIPIPE_DISK_WARNED"):
         os.environ["MINIPIPE_DISK_WARNED"] = "1"  # once per command, its workers included
-        print(f"warning: {home}: unknown file system {kind}; if it is remote, locks may not hold", file=sys.stderr)
+        tell(f"warning: {home}: unknown file system {kind}; if it is remote, locks may not hold")
 
 
 def _check_trust(home: Path) -> None:

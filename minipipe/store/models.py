@@ -24,7 +24,7 @@ from typing import Any
 from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.context import Lease
-from minipipe.store import blobs, monitors
+from minipipe.store import blobs, monitors, naming
 from minipipe.store.home import Store
 from minipipe.store.records import fenced
 
@@ -234,6 +234,7 @@ def create(store: Store, lease: Lease | None, new: NewModel) -> Model:
     Raises:
         AttemptLost: this attempt does not own its task any more.
     """
+    naming.checked("project", new.project)
     now, uid = time.time(), fresh_id()
     with fenced(store, lease, durable=True) as connection:
         connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), new.project))
@@ -280,6 +281,7 @@ def change(store: Store, lease: Lease | None, model_id: int, **facts: Any) -> No
         for name, value in facts.items():
             column, stored = name, value
             if name == "project":
+                naming.checked("project", str(value))
                 connection.execute("INSERT OR IGNORE INTO project (uid, name) VALUES (?, ?)", (fresh_id(), value))
                 found = connection.execute("SELECT id FROM project WHERE name = ?", (value,)).fetchone()
                 column, stored = "project_id", found["id"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from minipipe import errors, states
 from minipipe.chance import fresh_id
+from minipipe.store import naming
 from minipipe.store.home import Store
 from minipipe.store.presence import LiveWorker, living, servers
 
@@ -117,10 +118,9 @@ def create(store: Store, name: str) -> bool:
     """Make a queue; False if there is one of that name. Transaction effect: one durable commit.
 
     Raises:
-        UsageError: the name is empty or has control characters.
+        UsageError: it is no name (`naming.checked`).
     """
-    if not name.strip() or not name.isprintable():
-        raise errors.UsageError(f"{name!r} is no name for a queue", "it needs letters", "minipipe queue create gpu")
+    naming.checked("queue", name)
     with store.database.write() as connection:
         sql = "INSERT OR IGNORE INTO queue (name, uid, paused, created_at) VALUES (?, ?, 0, ?)"
         return connection.execute(sql, (name, fresh_id(), time.time())).rowcount > 0

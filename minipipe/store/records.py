@@ -17,7 +17,7 @@ from typing import Any
 
 from minipipe import errors
 from minipipe.context import Lease
-from minipipe.store import blobs, codec, formats, monitors, tasks
+from minipipe.store import blobs, codec, formats, monitors, naming, tasks
 from minipipe.store.home import Store
 
 
@@ -92,6 +92,7 @@ _PREVIEW_CHARACTERS = 64 << 10
 def store_artifact(store: Store, lease: Lease | None, task_id: int, name: str, encoded: codec.Encoded) -> None:
     """Store staged bytes as an artifact; a second one under the name replaces the first. Transaction effect: one durable commit."""
     try:
+        naming.checked("artifact", name)
         with fenced(store, lease, durable=True) as connection:
             tasks.put_artifact(store, connection, task_id, "output", name, encoded, time.time())
             monitors.mirror(connection, task_id)
@@ -183,6 +184,8 @@ def set_progress(store: Store, lease: Lease | None, task_id: int, percent: int) 
 
 def add_tags(store: Store, task_id: int, tags: list[str]) -> None:
     """Tag a task. Transaction effect: one durable commit."""
+    for tag in tags:
+        naming.checked("tag", tag)
     with store.database.write() as connection:
         connection.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?, 0)", [(task_id, tag) for tag in tags])
         connection.execute("UPDATE task SET updated_at = ? WHERE id = ?", (time.time(), task_id))

@@ -16,7 +16,7 @@ from typing import Any
 from minipipe import errors, states
 from minipipe.chance import between, fresh_id
 from minipipe.requirements import Requirements
-from minipipe.store import blobs, codec, environments, names, promote
+from minipipe.store import blobs, codec, environments, names, naming, promote
 from minipipe.store.home import Store
 
 
@@ -137,6 +137,9 @@ def submit(store: Store, new: NewTask, durable: bool = True) -> Submitted:
 
     Transaction effect: one commit; staged bytes become blobs in it.
     """
+    naming.checked("step" if new.parent_id is not None and not new.is_run else "task", new.name)
+    for tag in new.tags:
+        naming.checked("tag", tag)
     now = time.time()
     waits = new.draft or (new.is_run and not new.nested)
     with store.database.write(durable) as connection:
@@ -182,6 +185,7 @@ def _insert(store: Store, connection: sqlite3.Connection, new: NewTask, now: flo
     uid = fresh_id()
     project = _project_id(store, connection, new.project)
     if new.queue not in (None, "default", "services"):  # these two are always there
+        naming.checked("queue", new.queue)
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), now))
     if new.code is not None:
         connection.execute("INSERT OR IGNORE INTO code VALUES (?, ?, ?, ?)", new.code)
@@ -244,6 +248,7 @@ def _adopt(store: Store, connection: sqlite3.Connection, new: NewTask, now: floa
             "clone_base_task=True runs a copy",
         )
     if new.queue not in (None, "default", "services"):
+        naming.checked("queue", new.queue)
         connection.execute("INSERT OR IGNORE INTO queue VALUES (?, ?, 0, ?)", (new.queue, fresh_id(), now))
     connection.execute(
         "UPDATE task SET name = ?, parent_id = ?, nested = ?, queue = ?, session = ?, private = ?, hold = ?, gate = ?,"
@@ -284,6 +289,7 @@ def _project_id(store: Store, connection: sqlite3.Connection, name: str) -> int:
     if row is not None:
         store.project_ids[name] = int(row[0])
         return int(row[0])
+    naming.checked("project", name)
     connection.execute("INSERT INTO project (uid, name) VALUES (?, ?)", (fresh_id(), name))
     return int(connection.execute("SELECT last_insert_rowid()").fetchone()[0])
 
@@ -350,6 +356,10 @@ def put_artifact(
 
 def insert_parameters(connection: sqlite3.Connection, task_id: int, parameters: Iterable[Parameter]) -> None:
     """Write parameters; one that is there already is replaced. Part of the caller's transaction."""
+    parameters = list(parameters)
+    for p in parameters:
+        naming.storable("parameter name", p.name)
+        naming.storable(f"parameter {p.section}/{p.name}", p.text)
     connection.executemany(
         "INSERT INTO parameter (task_id, section, name, text, type, value, key, description, declared, usual)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id, section, name) DO UPDATE SET text = excluded.text,"
@@ -485,9 +495,11 @@ def enqueue(
 
     Raises:
         IllegalMove: the task is in another status.
+        UsageError: the queue's name is none.
 
     Transaction effect: one durable commit.
     """
+    naming.checked("queue", queue)
     now = time.time()
     with store.database.write() as connection:
         task = connection.execute("SELECT uid, status, parent_id, use_cache FROM task WHERE id = ?", (task_id,)).fetchone()

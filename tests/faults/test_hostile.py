@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +116,62 @@ def test_no_text_from_outside_reaches_the_terminal_as_control(hostile: tuple[Sto
     assert sane(store.path) == []
 
 
+SCRIPT = (
+    f"ESC = {ESC.replace('${x}', '')!r}\n"
+    + """
+import sys
+from minipipe import PipelineController, Task
+
+def make(word, fails):
+    if fails:
+        raise ValueError(f"no {word}")
+    return word
+
+if sys.argv[1:2] == ["task"]:
+    task = Task.init(project_name="p" + ESC, task_name="t" + ESC)
+    task.set_parameter("by" + ESC, b"x")
+    task.connect({"by" + ESC: b"x", "w" + ESC: ESC})
+    task.close()
+    Task.enqueue(Task.clone(task, name="c" + ESC), queue_name="q" + ESC)
+    Task.get_task(project_name="none" + ESC, task_name="none")
+    Task.clone(task, name="c\\0" + ESC)
+pipe = PipelineController("r" + ESC, "p" + ESC, "1.0")
+pipe.add_parameter("word" + ESC, "v" + ESC)
+pipe.add_parameter("fails", False)
+pipe.add_function_step(
+    "s" + ESC, make, function_kwargs={"word": "${pipeline.word" + ESC + "}", "fails": "${pipeline.fails}"}, function_return=["a"],
+    execution_queue="q" + ESC,
+)
+pipe.start_locally()
+""".replace("\\\\0", "\\0")
+)
+
+
+def test_no_command_that_runs_things_lets_a_name_or_a_value_steer_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes, because what Python itself prints (warnings, an error that ends a script) counts too."""
+    monkeypatch.setenv("MINIPIPE_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    (tmp_path / "flow.py").write_text(SCRIPT)
+    plain = ESC.replace("${x}", "")  # a reference, in a pipeline
+    command = (sys.executable, "-m", "minipipe")
+    for words, code in (
+        ((sys.executable, "flow.py", "task"), 1),
+        ((*command, "run", "flow.py", "--progress", "plain"), 0),
+        ((*command, "rerun", "@last", "--set", f"word{plain}=n{ESC}", "--set", "fails=true", "--progress", "plain"), 1),
+        ((*command, "resume", "@last", "--progress", "plain"), 1),
+        ((*command, "watch", "@last", "--progress", "plain"), 1),
+        ((*command, "rerun", "@last", "--set", f"none{ESC}=1"), 2),
+    ):
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        said = done.stdout + done.stderr
+        assert done.returncode == code, (words, said)
+        bad = {one for one in said if (one < " " and one not in "\n\t") or "\x7f" <= one <= "\x9f" or one == "\u202e"}
+        assert not bad, (words, bad, said)
+        assert "\\x1b" in said, (words, said)  # it was there, made visible
+
+
 def test_names_like_paths_and_worse_stay_names_and_nothing_outside_the_store_changes(
     tmp_path: Path, copy_store: Callable[[Path], Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +183,7 @@ def test_names_like_paths_and_worse_stay_names_and_nothing_outside_the_store_cha
     worker = making.agent(store)
     run = making.run(store)
     attempts.start_here(store, run.id, worker.id)
-    names = ["../../x", "/etc/passwd", "a\nb", "\N{GRINNING FACE}", "n" * 10_000, "-rf", "\u202egnp.exe", "CON", "..", ".", " "]
+    names = ["../../x", "/etc/passwd", "a\nb", "\N{GRINNING FACE}", "n" * 10_000, "-rf", "\u202egnp.exe", "CON", "..", "."]
     for number, name in enumerate(names):
         step = making.step(store, name, parent_id=run.id)
         claim = making.claim(store, worker)

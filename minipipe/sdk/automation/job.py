@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipipe import errors, settings, states
 from minipipe.sdk import inline, local, notice, session, template_key
 from minipipe.sdk.task import Task
+from minipipe.shown import warn
 from minipipe.store import details, edits, objectives, promote, records, tasks
 from minipipe.store.home import Store
 
@@ -149,7 +149,7 @@ class BaseJob:
         try:
             Task.enqueue(self._owner, queue_name)
         except ValueError as error:
-            warnings.warn(f"task {self.task_id()[:8]} was not launched: {str(error).splitlines()[0]}", stacklevel=2)
+            warn(f"task {self.task_id()[:8]} was not launched: {str(error).splitlines()[0]}", stacklevel=2)
             return False
         return True
 
@@ -244,7 +244,7 @@ class ClearmlJob(BaseJob):
         configurations = _configurations(configuration_overrides or {})
         facts = _facts(task_overrides or {})
         if disable_clone_task and base.status != states.CREATED:
-            warnings.warn(f"task {base.id[:8]} is {base.status}, no draft: a copy of it runs", stacklevel=2)
+            warn(f"task {base.id[:8]} is {base.status}, no draft: a copy of it runs", stacklevel=2)
             disable_clone_task = False
         if disable_clone_task:
             self.task = base
@@ -294,7 +294,7 @@ class LocalClearmlJob(ClearmlJob):
         try:
             tasks.enqueue(store, self._owner.row_id, "default", name, private=True)
         except errors.IllegalMove as error:
-            warnings.warn(f"task {self.task_id()[:8]} was not launched: {error.message}", stacklevel=2)
+            warn(f"task {self.task_id()[:8]} was not launched: {error.message}", stacklevel=2)
             return False
         local.ensure_worker(store, name, settings.load_settings().slots)
         return True

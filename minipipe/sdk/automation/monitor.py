@@ -11,6 +11,7 @@ from typing import Any
 from minipipe import errors
 from minipipe.sdk import session
 from minipipe.sdk.task import Task
+from minipipe.shown import tell_lines
 from minipipe.store import details, search, sessions, tasks
 
 _TICK_S = 0.25
@@ -87,13 +88,13 @@ class Monitor:
             wanted = {"name": self._task_name, **self.get_query_parameters()}
             rows = search.find(store, ids=moved, projects=self._projects(), wanted=wanted) if moved else []
         except errors.UsageError as error:
-            print(f"the tasks to look at are not well described: {error}", file=sys.stderr)
+            tell_lines(f"the tasks to look at are not well described: {error}")
             return
         for row in rows:
             try:
                 self.process_task(Task(store, row["id"], row["uid"]))
             except Exception:
-                print(f"process_task failed for {row['uid'][:8]}:\n{traceback.format_exc()}", file=sys.stderr)
+                tell_lines(f"process_task failed for {row['uid'][:8]}:\n{traceback.format_exc()}")
 
     def _begin(self) -> None:
         if self._seen is None:

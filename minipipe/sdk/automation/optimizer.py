@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from minipipe.sdk.automation.searches import SEARCHES, RandomSearch
 from minipipe.sdk.automation.strategy import SearchStrategy
 from minipipe.sdk.automation.summary import Summary
 from minipipe.sdk.task import Task
+from minipipe.shown import warn
 from minipipe.store import tasks
 
 JobCallback = Callable[[str, float, int, dict[str, Any], str], None]
@@ -349,7 +349,7 @@ def _connected(task: Task, wanted: Any, ranges: Sequence[Parameter], options: di
     name = told.get("optimizer_class")
     if isinstance(wanted, type) and name != wanted.__name__:
         if name not in SEARCHES:
-            warnings.warn(f"no search is called {name!r}: {wanted.__name__} is used", stacklevel=4)
+            warn(f"no search is called {name!r}: {wanted.__name__} is used", stacklevel=4)
         wanted = SEARCHES.get(str(name), wanted)
     kept = {name: value for name, value in extra.items() if name not in plain}
     return wanted, ranges, {**dict(told), "optimizer_kwargs": {**dict(told.get("optimizer_kwargs") or {}), **kept}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.automation.objective import MultiObjective, Objective
 from minipipe.sdk.automation.parameters import Parameter
 from minipipe.sdk.task import Task
+from minipipe.shown import warn
 from minipipe.store import objectives, records, tasks
 
 _TICK_S = 0.05  # how soon `stop` is heard
@@ -127,7 +127,7 @@ class SearchStrategy:
         unknown = [each.name for each in self._hyper_parameters if each.name and each.name not in names]
         if unknown:
             known = ", ".join(sorted(names)) or "none"
-            warnings.warn(f"task {self._base.id[:8]} has no parameter {', '.join(unknown)}; it has {known}", stacklevel=4)
+            warn(f"task {self._base.id[:8]} has no parameter {', '.join(unknown)}; it has {known}", stacklevel=4)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 

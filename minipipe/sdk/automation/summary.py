@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from minipipe.sdk.automation.objective import MultiObjective, dominates
 from minipipe.sdk.automation.strategy import SearchStrategy
 from minipipe.sdk.logger import Logger
 from minipipe.sdk.task import Task
+from minipipe.shown import tell_lines
 from minipipe.store import objectives, workers
 
 ARTIFACT = "summary"
@@ -115,7 +115,7 @@ class Summary:
             values, iterations = (one.values[0], one.iterations[0]) if single else (one.values, one.iterations)
             self.callback(task_id, values, iterations, dict(one.told), best)
         except Exception:
-            print(f"job_complete_callback failed for {task_id[:8]}:\n{traceback.format_exc()}", file=sys.stderr)
+            tell_lines(f"job_complete_callback failed for {task_id[:8]}:\n{traceback.format_exc()}")
 
     def _dominates(self, one: str, other: str) -> bool:
         signs = self.objective.get_objective_sign()
