@@ -17,7 +17,7 @@ from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
 from minipipe.sdk.values import kept_cell, split_name
-from minipipe.shown import tell
+from minipipe.shown import tell, tell_lines
 from minipipe.store import edits, records, runs, tasks
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ class Callbacks:
             self.calling = None
 
     def _show(self, error: Exception) -> None:
-        sys.stderr.write(frames.traceback_text(error, self.run.settings.traceback == "full", "MINIPIPE_TRACEBACK=full"))
+        text = frames.traceback_text(error, self.run.settings.traceback == "full", "MINIPIPE_TRACEBACK=full")
+        tell_lines(text.removesuffix("\n"))
 
 
 def _differs(before: dict[str, Any], after: dict[str, Any]) -> bool:

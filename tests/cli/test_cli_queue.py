@@ -41,7 +41,7 @@ def test_creating_a_queue_makes_the_store(cli: Invoke, tmp_path: Path) -> None:
     assert (tmp_path / ".minipipe" / "minipipe.db").exists()
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[2J"])
+@pytest.mark.parametrize("name", ["", " ", "\udcff"])
 def test_a_queue_needs_a_name_that_can_be_typed(filled: Filled, cli: Invoke, name: str) -> None:
     assert cli("queue", "create", name).exit_code == 2
     assert names(cli) == ["default", "services"]
