@@ -191,7 +191,9 @@ def _facts(store: Store, task: sqlite3.Row) -> list[tuple[str, str]]:
 def _recorded(task: sqlite3.Row) -> str:
     """Arguments that are kept with a task; not what minipipe itself keeps there."""
     kept = json.loads(task["settings"]).items()
-    return " ".join(f"{name}={_short(value)}" for name, value in kept if name not in ("pipeline", "call", "called_by", "init", "create"))
+    return " ".join(
+        f"{name}={_short(value)}" for name, value in kept if name not in ("pipeline", "call", "called_by", "init", "create")
+    )
 
 
 def _short(value: Any) -> str:
