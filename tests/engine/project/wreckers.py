@@ -406,3 +406,18 @@ def kill_group_once() -> int:
     if Path("kills").read_text().count("\n") == 1:
         os.killpg(0, signal.SIGKILL)
     return 1
+
+
+# -- inputs that are attacked -------------------------------------------------------------------------------------------
+
+
+def write_into_input(value: bytes) -> int:
+    """Make every stored file writable and change it; how many that were."""
+    assert value
+    changed = 0
+    for path in Path(os.environ["MINIPIPE_HOME"], "blobs").glob("*/*"):
+        path.chmod(0o600)
+        with path.open("r+b") as file:
+            file.write(b"X")
+            changed += 1
+    return changed
