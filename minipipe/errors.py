@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minipipe.shown import escape_lines
+from minipipe.escaping import escape_lines
 
 
 class MinipipeError(Exception):

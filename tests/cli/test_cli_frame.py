@@ -280,7 +280,12 @@ HEAVY = {"sqlite_utils", "numpy", "pandas", "jinja2", "cloudpickle", "filelock",
 def test_the_version_costs_click_alone() -> None:
     modules = loaded("--version")
     assert not modules & (HEAVY | {"tabulate", "sqlite3", "importlib.metadata"})
-    assert {name for name in modules if name.startswith("minipipe")} == {"minipipe", "minipipe.cli", "minipipe.errors"}
+    assert {name for name in modules if name.startswith("minipipe")} == {
+        "minipipe",
+        "minipipe.cli",
+        "minipipe.errors",
+        "minipipe.escaping",
+    }
 
 
 def test_status_costs_click_sqlite_and_tabulate(filled: Filled) -> None:
