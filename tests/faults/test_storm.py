@@ -6,6 +6,8 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from minipipe.engine.worker import sweep
-from minipipe.store import workers
+from minipipe.store import upkeep, workers
 from minipipe.store.tasks import Submitted
-from tests.engine.real import Serving, Shop, hosts_of
+from tests.engine.real import ROOT, Serving, Shop, hosts_of
 from tests.faults.sane import sane
 
 SEED = int(os.environ.get("MINIPIPE_STORM_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -30,6 +32,8 @@ class Storm:
     chance: random.Random
     crew: list[Serving] = field(default_factory=list)
     made: list[Submitted] = field(default_factory=list)
+    gc: subprocess.Popen[bytes] | None = None
+    collected: int = 0
 
     def feed(self) -> None:
         """Keep work waiting: chains of four, whose first two share a result that is a file."""
@@ -37,7 +41,11 @@ class Storm:
         assert row is not None
         for _ in range(max(0, 40 - row[0]) // 4):
             number, seconds = len(self.made), self.chance.uniform(0.0, 0.08)
-            first = self.shop.step("weather", number=number, seconds=seconds, size=8_000)
+            fails = self.chance.random() < 0.1  # its own failure at the first try, then a retry
+            cached = {"key_base": f"weather {number % 5}", "use_cache": True} if self.chance.random() < 0.2 else {}
+            first = self.shop.step(
+                "weather", number=number, seconds=seconds, size=8_000, fails=fails, max_retries=int(fails), **cached
+            )
             self.made.append(first)
             for place in range(3):
                 source = self.made[-1] if place != 1 else first
@@ -50,9 +58,22 @@ class Storm:
         while len(self.crew) < 4:
             self.crew.append(self.shop.worker({"MINIPIPE_MAX_CRASHES": str(MANY)}, slots=2))
 
+    def collect(self) -> None:
+        """gc in a loop: a process beside everything else, started again whenever it has ended; it may be killed too."""
+        if self.gc is not None and self.gc.poll() is None:
+            return
+        if self.gc is not None:
+            assert self.gc.returncode in (0, -signal.SIGKILL)
+            self.collected += self.gc.returncode == 0
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIPIPE_DURABILITY": "fast"}
+        arguments = [sys.executable, "-m", "minipipe", "--home", str(self.shop.store.path), "gc"]
+        self.gc = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
     def strike(self, everybody: bool) -> str:
         """Kill a worker, a host or a child; or all workers. Says whom."""
-        victims: dict[str, list[int]] = {"worker": [one.pid for one in self.crew], "host": [], "child": []}
+        victims: dict[str, list[int]] = {"worker": [one.pid for one in self.crew], "host": [], "child": [], "gc": []}
+        if self.gc is not None and self.gc.poll() is None:
+            victims["gc"] = [self.gc.pid]
         for one in self.crew:
             victims["host"] += hosts_of(one.pid)
         for host in victims["host"]:
@@ -94,19 +115,30 @@ def weather_a_storm(shop: Shop, rounds: int) -> None:
     for number in range(1, rounds + 1):
         storm.feed()
         storm.man()
+        if rounds > 10:
+            storm.collect()
+        if number % 25 == 0:
+            with upkeep.alone(shop.store):
+                shop.store.database.checkpoint(now=True)
         calm = time.monotonic() + storm.chance.uniform(0.02, 0.35)
         shop.wait(lambda calm=calm: time.monotonic() >= calm)  # type: ignore[misc]
         struck.append(storm.strike(number % 9 == 0))
         if number % 10 == 0:
             storm.check()
     storm.man()
+    if storm.gc is not None:
+        assert storm.gc.wait(60) in (0, -signal.SIGKILL)
     shop.wait(lambda: not shop.store.database.row("SELECT 1 FROM task WHERE ended_at IS NULL"), 120)
     for one in storm.crew:
         assert one.end() in (0, -signal.SIGTERM)  # the latter: told to leave before it had begun
     storm.check()
     rows = shop.store.database.rows("SELECT status, count(*), sum(crashes) FROM task GROUP BY status")
     assert [row["status"] for row in rows] == ["completed"]
-    print(f"{rows[0][1]} steps, {rows[0][2]} crashes, struck: { {kind: struck.count(kind) for kind in sorted(set(struck))} }")
+    retries, hits = shop.store.database.rows("SELECT sum(retries), sum(cached_from IS NOT NULL) FROM task")[0]
+    print(f"{rows[0][1]} steps, {rows[0][2]} crashes, {retries} retries, {hits} cache hits, {storm.collected} collections")
+    print(f"struck: { {kind: struck.count(kind) for kind in sorted(set(struck))} }")
+    if rounds > 10:
+        assert min(retries, hits, storm.collected) > 0
     for serving in shop.started:
         assert "Traceback" not in serving.said()
 

@@ -170,15 +170,19 @@ def lives(pid: int) -> bool:
         return False
 
 
-def weather(number: int, seconds: float, value: list[int] | None = None, size: int = 0) -> list[int]:
+def weather(number: int, seconds: float, value: list[int] | None = None, size: int = 0, fails: bool = False) -> list[int]:
     """A short step of a chain; says so if an earlier attempt of it still lives. Its result is a file if `size` is large."""
     path = Path("stamps") / os.environ["MINIPIPE_TASK"]
     if path.exists():
         earlier = [int(line) for line in path.read_text().split()]
         if any(lives(pid) for pid in earlier):
             stamp("overlaps", os.environ["MINIPIPE_TASK"])
+    failed = Path(f"{path}.failed")
     stamp(str(path))
     time.sleep(seconds)
+    if fails and not failed.exists():
+        failed.touch()
+        raise ValueError("a failure of its own")
     return [*(value or [0])[:1], *range(size), number]
 
 
