@@ -147,6 +147,7 @@ pipe.start_locally()
 )
 
 
+@pytest.mark.faults
 def test_no_command_that_runs_things_lets_a_name_or_a_value_steer_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

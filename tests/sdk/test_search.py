@@ -136,6 +136,8 @@ flow()
 """
 SERVICE = """
 from minipipe import DiscreteParameterRange, GridSearch, HyperParameterOptimizer, PipelineController, Task
+
+pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 task = Task.init("tests", "search", "optimizer")
 base = PipelineController.get(pipeline_name="p", pipeline_project="tests")
 ranges = [DiscreteParameterRange("Args/x", [1.0, 2.5, 4.0])]

@@ -21,6 +21,8 @@ from minipipe.sdk.task import Task
 from minipipe.store import records, tasks, workers
 from minipipe.store.home import Store
 
+pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
+
 Serve = Callable[[str], subprocess.Popen[str]]
 
 

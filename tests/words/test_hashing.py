@@ -10,6 +10,7 @@ import decimal
 import enum
 import fractions
 import functools
+import io
 import math
 import os
 import pickle
@@ -635,7 +636,7 @@ class Wrapping:
         (threading.Lock, "", "_thread.lock"),
         (lambda: {"model": Plain(lock=threading.Lock())}, "['model'].lock", "_thread.lock"),
         (lambda: [1, (2, _generator())], "[1][1]", "generator"),
-        (lambda: Plain(files={3: sys.__stderr__}), ".files[3]", "_io.TextIOWrapper"),
+        (lambda: Plain(files={3: io.TextIOWrapper(io.BytesIO())}), ".files[3]", "_io.TextIOWrapper"),
         (lambda: Config(1.0, threading.RLock()), ".lock", "_thread.RLock"),
         (lambda: Slotted(1, lambda: 1), ".right", "function"),
         (lambda: Point(1, [_generator]), None, None),
