@@ -148,20 +148,23 @@ def purge(out: Output, name: str) -> None:
 @click.argument("task", metavar="TASK")
 @click.argument("name", metavar="Q")
 @click.option("--front", is_flag=True, help="Before everything that waits there, not behind it.")
+@click.option("--priority", type=int, default=0, metavar="N", help="Before what has a lower one; 0 is that of all others.")
 @output.pass_output
-def move(out: Output, task: str, name: str, front: bool) -> None:
+def move(out: Output, task: str, name: str, front: bool, priority: int) -> None:
     """Move a waiting task to a queue, or within its own.
 
     \b
     Examples:
       minipipe queue move calm-otter/train gpu
       minipipe queue move 8b0e44d1 default --front
+      minipipe queue move 8b0e44d1 default --priority 5
     """
     store = out.open_store()
     row = lookup.find_task(store, task)
-    status = queues.move(store, row["id"], name, front)
+    status = queues.move(store, row["id"], name, front, priority)
     label = details.label_of(store, row)
-    place = f"{'at the head' if front else 'at the end'} of queue {name}"
+    where = "at the head" if front else f"before all below priority {priority}" if priority > 0 else "at the end"
+    place = f"{where} of queue {name}"
     text = f"{label} is {place}" if status == "queued" else f"{label} is {status}: it will stand {place}"
     _told(out, name, text, task=row["uid"], status=status)
     if not queues.servers_of(store, name):

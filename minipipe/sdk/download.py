@@ -16,16 +16,15 @@ import json
 import os
 import re
 import shutil
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from minipipe import errors, hashing, settings
+from minipipe import errors, hashing
 from minipipe.chance import fresh_id
+from minipipe.meter import Meter
 from minipipe.shown import tell
 from minipipe.store import locks
 from minipipe.store.database import mapped, os_error
@@ -35,8 +34,6 @@ FOLDER = "downloads"
 _TRIES = 5  # of a download that breaks off; each has to get further than the one before
 _TIMEOUT_S = 30.0
 _CHUNK_BYTES = 1 << 18
-_METER_AFTER_S = 1.0
-_METER_AFTER_BYTES = 16 << 20
 _LONGEST_NAME = 200
 _REACHABLE = "!#$%&'()*+,/:;=?@[]~"  # what quoting leaves as it is
 
@@ -245,7 +242,7 @@ def _name_of(url: str) -> str:
 
 
 def _receive(response: Any, part: Path, done: int, size: int, name: str) -> None:
-    with open(part, "ab") as file, _Meter(name, done, size) as meter:
+    with open(part, "ab") as file, Meter(shown(name), done, size) as meter:
         while chunk := response.read1(_CHUNK_BYTES):
             file.write(chunk)
             done += len(chunk)
@@ -264,29 +261,3 @@ def _publish(folder: Path, found: Kept, name: str) -> Path:
     Kept(found.etag, found.modified, (version / name).stat().st_size, f"{version.name}/{name}").save(folder / "kept.json")
     (folder / "part.json").unlink(missing_ok=True)
     return version / name
-
-
-class _Meter:
-    """A line on a terminal that says how far a long download is; gone when it ends."""
-
-    def __init__(self, name: str, begin: int, size: int) -> None:
-        self._name, self._begin, self._size = shown(name)[:40], begin, size
-        self._started = self._last = time.monotonic()
-        self._wanted = sys.stderr.isatty() and settings.load_settings().progress == "auto"
-        self._on = False
-
-    def __enter__(self) -> _Meter:
-        return self
-
-    def show(self, done: int) -> None:
-        """Draw the line, ten times a second at most, if the download is long or large by now."""
-        now = time.monotonic()
-        long = now - self._started >= _METER_AFTER_S or done - self._begin >= _METER_AFTER_BYTES
-        if self._wanted and long and (not self._on or now - self._last >= 0.1):
-            self._on, self._last = True, now
-            whole = f" of {self._size / 1e6:.1f}" if self._size >= 0 else ""
-            print(f"\r\033[K  {self._name}  {done / 1e6:.1f}{whole} MB", end="", file=sys.stderr, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._on:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

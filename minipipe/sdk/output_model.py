@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from minipipe import errors
+from minipipe import errors, meter
 from minipipe.sdk import notice
 from minipipe.sdk.frameworks import framework_of
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config, store_of, url_of
@@ -286,14 +286,10 @@ class OutputModel(ModelBase):
             url = source if "://" in source else Path(source).expanduser().absolute().as_uri()
             models.set_weights(self._store, self._lease, self._ensure(), url=url, file=file, packed=packed, iteration=iteration)
         else:
+            with meter.Meter(file, 0, path.stat().st_size) as progress, blobs.watched(progress.show):
+                writer = _written(self, path)
             models.set_weights(
-                self._store,
-                self._lease,
-                self._ensure(),
-                writer=_written(self, path),
-                file=file,
-                packed=packed,
-                iteration=iteration,
+                self._store, self._lease, self._ensure(), writer=writer, file=file, packed=packed, iteration=iteration
             )
         facts: dict[str, Any] = {} if self.framework else {"framework": framework_of(file, packed)}
         line = f"snapshot {source} stored"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minipipe import states
+from minipipe import meter, states
 from minipipe.sdk import display, inline, logger, session
 from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
@@ -23,7 +23,7 @@ from minipipe.sdk.task_registered import TaskRegistered
 from minipipe.sdk.task_reported import TaskReported
 from minipipe.sdk.task_search import TaskSearch
 from minipipe.sdk.task_steering import TaskSteering
-from minipipe.store import formats, records
+from minipipe.store import blobs, formats, records
 
 
 class Task(
@@ -112,7 +112,8 @@ class Task(
         wish = formats.Wish(extension_name or "", serialization_function, auto_pickle is not False, sort_keys)
         texts = {str(key): str(item) for key, item in (metadata or {}).items()}
         shown = None if preview is None else str(preview)
-        records.upload_object(self.store, self.lease, self.row_id, str(name), artifact_object, wish, texts, shown)
+        with meter.Meter(str(name), 0, -1) as line, blobs.watched(line.show):
+            records.upload_object(self.store, self.lease, self.row_id, str(name), artifact_object, wish, texts, shown)
         if delete_after_upload:
             _remove(artifact_object)
         return True

@@ -15,7 +15,7 @@ import mmap
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class Writer:
         self._hash = blake3.blake3()
         self._pending: list[bytes] = []
         self._descriptor = -1
+        self._written = 0
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -111,6 +112,9 @@ class Writer:
                 if written >= _PARALLEL_BYTES:
                     _write_back(self._descriptor)
                 done += written
+                self._written += written
+                if _watchers:
+                    _watchers[-1](self._written)
         except OSError as error:
             self.discard()
             raise os_error(error, self._path) or error from error
@@ -139,6 +143,19 @@ class Writer:
         if self._descriptor >= 0:
             os.unlink(self._path)
         self.close()
+
+
+_watchers: list[Callable[[int], None]] = []
+
+
+@contextlib.contextmanager
+def watched(tell: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block `tell` hears how many bytes of a blob have been written so far; small blobs say nothing."""
+    _watchers.append(tell)
+    try:
+        yield
+    finally:
+        _watchers.remove(tell)
 
 
 @contextlib.contextmanager

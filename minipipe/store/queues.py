@@ -188,14 +188,15 @@ def purge(store: Store, name: str) -> list[str]:
     return [row["uid"] for row in sorted(rows, key=lambda row: row["id"])]
 
 
-def move(store: Store, task_id: int, name: str, front: bool = False) -> str:
+def move(store: Store, task_id: int, name: str, front: bool = False, priority: int = 0) -> str:
     """Move a waiting task to a queue, making the queue if need be; its own queue moves it to the end, or with `front` to the head.
 
     Args:
         store: where the task is.
         task_id: its row.
         name: the queue.
-        front: before everything that waits there now, else behind it.
+        front: before everything that waits there now, else behind what has its priority.
+        priority: tasks of a higher one are taken first; 0 is that of tasks that were just enqueued.
 
     Returns:
         the task's status: a pending one gets into the queue once nothing holds it.
@@ -220,6 +221,6 @@ def move(store: Store, task_id: int, name: str, front: bool = False) -> str:
         last = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM event").fetchone()[0]
         connection.execute(
             "UPDATE task SET queue = ?, priority = ?, ticket = ?, updated_at = ? WHERE id = ?",
-            (name, highest if front else 0, first - 1 if front else last, time.time(), task_id),
+            (name, max(highest, priority) if front else priority, first - 1 if front else last, time.time(), task_id),
         )
     return str(task["status"])

@@ -88,12 +88,24 @@ def test_a_task_is_moved_to_the_head_or_the_end_of_its_queue(filled: Filled, cli
     assert order(filled) == ["c", "b", "a"]
 
 
+def test_a_task_of_higher_priority_is_taken_first_whenever_it_was_enqueued(filled: Filled, cli: Invoke) -> None:
+    run = filled.run()
+    for name in "abc":
+        filled.step(run, name)
+    for name, priority in (("c", "7"), ("b", "9"), ("a", "-1")):
+        cli("queue", "move", f"@last/{name}", "default", "--priority", priority)
+    filled.step(run, "d")
+    assert order(filled) == ["b", "c", "d", "a"]
+
+
 def test_the_head_is_before_tasks_of_higher_priority(filled: Filled, cli: Invoke) -> None:
     run = filled.run()
     for name in "abc":
-        step = filled.step(run, name)
-        with filled.store.database.write() as connection:
-            connection.execute("UPDATE task SET priority = ? WHERE id = ?", (7 if name == "a" else 0, step.id))
+        filled.step(run, name)
+    said = cli("queue", "move", "@last/b", "default", "--priority", "7").stdout
+    assert said == f"{run.uid[:8]}/b is before all below priority 7 of queue default\n"
+    cli("queue", "move", "@last/b", "default")
+    cli("queue", "move", "@last/a", "default", "--priority", "7")
     cli("queue", "move", "@last/c", "default", "--front")
     assert order(filled) == ["c", "a", "b"]
 

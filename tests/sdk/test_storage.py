@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minipipe import NotSupported, StorageManager, errors
+from minipipe import NotSupported, StorageManager, errors, meter
 from minipipe.sdk import archive, download, session
 from minipipe.sdk.artifact import Artifact, Artifacts
 from minipipe.store import records
@@ -717,8 +717,8 @@ def test_a_long_or_large_download_shows_a_line_on_a_terminal_and_takes_it_away(
     server: Server, monkeypatch: pytest.MonkeyPatch, after_s: float, after_bytes: int, lines: bool
 ) -> None:
     server.files["/a"] = BIG
-    monkeypatch.setattr(download, "_METER_AFTER_S", after_s)
-    monkeypatch.setattr(download, "_METER_AFTER_BYTES", after_bytes)
+    monkeypatch.setattr(meter, "_METER_AFTER_S", after_s)
+    monkeypatch.setattr(meter, "_METER_AFTER_BYTES", after_bytes)
     monkeypatch.setattr(sys, "stderr", Terminal())
 
     get(f"{server.url}/a")
@@ -732,7 +732,7 @@ def test_where_nobody_looks_a_download_is_silent(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files["/a"] = BIG
-    monkeypatch.setattr(download, "_METER_AFTER_S", 0.0)
+    monkeypatch.setattr(meter, "_METER_AFTER_S", 0.0)
 
     get(f"{server.url}/a")
 

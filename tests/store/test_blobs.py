@@ -344,3 +344,14 @@ def test_mapped_errors_keep_their_cause() -> None:
     with pytest.raises(errors.DiskFull) as caught, database.mapped(Path("/nowhere/minipipe.db")):
         raise OSError(errno.ENOSPC, "full", "/nowhere/x")
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_who_watches_hears_how_far_a_large_blob_is_and_nothing_of_a_small_one(store: Store) -> None:
+    heard: list[int] = []
+    with blobs.watched(heard.append):
+        for size in (100, 20 << 20):
+            writer = blobs.Writer(store)
+            writer.write(bytes(size))
+            writer.finish()
+            writer.discard()
+    assert heard == [8 << 20, 16 << 20, 20 << 20]
