@@ -18,6 +18,8 @@ from minipipe.sdk.automation.optimizer import HyperParameterOptimizer
 from minipipe.sdk.automation.parameters import DiscreteParameterRange
 from minipipe.sdk.task import Task
 
+pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
@@ -136,8 +138,6 @@ flow()
 """
 SERVICE = """
 from minipipe import DiscreteParameterRange, GridSearch, HyperParameterOptimizer, PipelineController, Task
-
-pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 task = Task.init("tests", "search", "optimizer")
 base = PipelineController.get(pipeline_name="p", pipeline_project="tests")
 ranges = [DiscreteParameterRange("Args/x", [1.0, 2.5, 4.0])]

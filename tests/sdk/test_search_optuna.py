@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sdk_scripts import python
 
+pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
+
 pytest.importorskip("optuna")
 
 SCRIPT = """
@@ -24,8 +26,6 @@ for step in range(2):
 Logger.current_logger().report_scalar("t", "size", told["x"], 0)
 ''')
 import optuna
-
-pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 Task.init("tests", "search", "optimizer")
 draft = Task.create("tests", "template", script="template.py")
 draft.set_parameters({"General/x": 1, "General/rate": 0.1})
