@@ -291,6 +291,8 @@ class Worker:
                 self._complain("cannot store an ending yet", error)
                 self._retract()
                 self.store.close()
+                if self.leave_at is not None and time.monotonic() >= self.leave_at:
+                    raise  # there is no more time to wait for room: whoever comes next finds a dead worker's tasks
                 time.sleep(0.5)
                 return
             self.unsaved.pop(0)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from minipipe import clearml
 from minipipe.cli import root
 from minipipe.store import attempts, codec, tasks, workers
 from minipipe.store.home import Store
@@ -134,13 +135,14 @@ def filled(surroundings: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Fi
 
 
 @pytest.fixture
-def cli() -> Callable[..., Result]:
-    """The command in this process."""
+def cli() -> Iterator[Callable[..., Result]]:
+    """The command in this process. What ``minipipe run`` leaves in a process that does not end with it is taken back."""
 
     def invoke(*args: str) -> Result:
         return CliRunner().invoke(root, list(args))
 
-    return invoke
+    yield invoke
+    clearml.uninstall()
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def free_bytes(folder: Path) -> int:
 def fill(folder: Path, leave: int = 0) -> Path:
     """A file that leaves only so many bytes."""
     path = folder / "filler"
-    with open(path, "wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), open(path, "wb") as file:  # a disk that somebody else filled first has no room for a name
         while (left := free_bytes(folder) - leave) > 0:
             file.write(b"\0" * min(left, 1 << 20))
             file.flush()

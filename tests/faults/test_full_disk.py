@@ -76,6 +76,23 @@ def test_a_worker_on_a_full_disk_keeps_what_it_holds_and_goes_on_when_there_is_r
     shop.check()
 
 
+def test_a_worker_on_a_full_disk_ends_when_it_is_asked_to(shop: Shop, small: Path) -> None:
+    """It waits for room as long as for a running step, then ends with words; the next worker runs again what was not stored."""
+    steps = [shop.step("produce", name=f"s{number}", size=14_000, number=number) for number in range(600)]
+    serving = shop.worker({"MINIPIPE_DRAIN_S": "1"}, slots=1)
+    shop.wait(lambda: shop.status(steps[3]) == "completed", 20)
+    fill(small)
+    shop.wait(lambda: "cannot store an ending yet: no space left" in serving.said(), 60)
+    serving.process.terminate()
+    assert serving.process.wait(15) == 4
+    assert "Traceback" not in serving.said() and "error: no space left" in serving.said()
+    assert sane(shop.store.path, only=["I1", "I2", "I4", "I7"]) == []
+    remount(small, "size=64m")
+    shop.drain()
+    assert {shop.status(step) for step in steps} == {"completed"}
+    shop.check()
+
+
 def test_a_step_whose_result_has_no_room_fails_with_words_and_leaves_no_file(shop: Shop, small: Path) -> None:
     fill(small, leave=1 << 20)
     step = shop.step("produce", size=8 << 20)

@@ -84,9 +84,11 @@ class Monitor:
         self._begin()
         store = session.open_store()
         try:
-            moved, self._seen = sessions.moved_since(store, self._seen or 0)
             wanted = {"name": self._task_name, **self.get_query_parameters()}
-            rows = search.find(store, ids=moved, projects=self._projects(), wanted=wanted) if moved else []
+            with store.database.snapshot():  # a change between two looks would be seen now and once more later
+                moved, seen = sessions.moved_since(store, self._seen or 0)
+                rows = search.find(store, ids=moved, projects=self._projects(), wanted=wanted) if moved else []
+            self._seen = seen
         except errors.UsageError as error:
             tell_lines(f"the tasks to look at are not well described: {error}")
             return

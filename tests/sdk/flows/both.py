@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -112,9 +113,10 @@ def measures(fails=False):
     for iteration, value in ((0, 3.0), (1, 1.0), (2, 2.0)):
         Logger.current_logger().report_scalar("loss", "train", value, iteration=iteration)
     Task.current_task().upload_artifact("table", [1, 2, 3])
+    folder = Path(tempfile.mkdtemp(dir="."))  # a local file is recorded where it lies, and several cases run at a time
     for name in ("model_2", "model_1", "best"):
-        Path(f"{name}.pt").write_text(name)
-        OutputModel(name=name).update_weights(f"{name}.pt")
+        (folder / f"{name}.pt").write_text(name)
+        OutputModel(name=name).update_weights(str(folder / f"{name}.pt"))
     if fails:
         raise KeyError("measured")
     return 1
