@@ -22,9 +22,12 @@ from minipipe.sdk.task import Task
 WAYS = (
     ("decorator", "local"),
     ("controller", "local"),
-    # A process for each case; that controllers run on workers at all, test_controller_copies and test_controller_modes show.
+    # A process for each case; that controllers run on workers at all, test_cases, test_controller_copies and test_controller_modes
+    # show.
+    pytest.param("decorator", "remote", marks=pytest.mark.exhaustive),
     pytest.param("controller", "remote", marks=pytest.mark.exhaustive),
 )
+WAY_NAMES = ["decorator-local", "controller-local", "decorator-remote", "controller-remote"]
 WORDS = {"stopped": "aborted"}  # what nodes call a status
 
 
@@ -63,7 +66,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str
         left.store.close()
 
 
-@pytest.mark.parametrize(("front", "mode"), WAYS, ids=["decorator-local", "controller-local", "controller-remote"])
+@pytest.mark.parametrize(("front", "mode"), WAYS, ids=WAY_NAMES)
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.says)
 def test_case(case: Any, front: str, mode: str, ran: Callable[[str, str], Left]) -> None:
     left = ran(front, mode)
