@@ -22,7 +22,7 @@ from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
 from minipipe.sdk import auto, inline, launch, maintask, session
-from minipipe.store import lookup, sessions, tasks, workers
+from minipipe.store import lookup, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
 INTERRUPTED = 130
@@ -160,7 +160,7 @@ class _Conductor:
         self.gave_up_at = time.monotonic() + self.settings.grace_s + _SETTLE_S
         ids = sessions.open_runs(store, self.scope)
         if ids:
-            tasks.abort(store, ids, reason)
+            steering.abort(store, ids, reason)
         return bool(ids)
 
     def _leave(self) -> None:
@@ -238,7 +238,7 @@ class _Conductor:
                 os.killpg(row["pid"], signal.SIGKILL)
         runs = [run for run in sessions.runs(store, self.scope) if run["run_name"] and run["status"] != states.CREATED]
         self.killed = runs[0]["uid"][:8] if runs else ""
-        tasks.abort(store, sessions.open_runs(store, self.scope), "killed")
+        steering.abort(store, sessions.open_runs(store, self.scope), "killed")
         while any(row["session"] == self.order.session for row in workers.alive(store)):
             time.sleep(0.005)
         self._reap(store)

@@ -18,7 +18,7 @@ from minipipe.cli.conduct import Order, conduct
 from minipipe.cli.run import new_session, read_settings, set_environment
 from minipipe.sdk import overrides, project_modules, saying
 from minipipe.shown import tell
-from minipipe.store import details, edits, lookup, records, sessions, tasks
+from minipipe.store import details, edits, lookup, records, sessions, steering
 from minipipe.store.home import Store
 
 _ALL = "*"
@@ -84,7 +84,7 @@ def rerun(
     entry.pop("refresh", None)
     made = edits.clone(store, source["id"], name, entry={**entry, "refresh": refresh} if refresh else entry, parameters=cells)
     watched = project_modules.watched(edits.facts(store, made.id))
-    tasks.enqueue(store, made.id, queue or source["queue"] or "services", mine, entry=watched)
+    steering.enqueue(store, made.id, queue or source["queue"] or "services", mine, entry=watched)
     saying.announce(store, made.id)
     store.close()
     return conduct(Order(mine, None, (), ((made.id, 0),), logs, detach, timeout, settings.load_settings().traceback), out)

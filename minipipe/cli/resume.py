@@ -19,7 +19,7 @@ from minipipe.engine import worker as engine
 from minipipe.sdk import project_modules, session
 from minipipe.sdk.decorator import PipelineDecorator
 from minipipe.shown import tell
-from minipipe.store import details, lookup, sessions, tasks, workers
+from minipipe.store import details, lookup, sessions, steering, waiting, workers
 from minipipe.store import resume as resuming
 from minipipe.store.home import Store
 
@@ -105,7 +105,7 @@ def _settled(store: Store, task_id: int, found: settings.Settings) -> sqlite3.Ro
     assert row is not None
     if row["status"] in states.BAD:
         # Its steps may still be on their way out, in the grace that a worker gives them.
-        if not tasks.wait(store, lambda: not sessions.live_steps(store, task_id), found.grace_s + _SETTLE_S, reap):
+        if not waiting.wait(store, lambda: not sessions.live_steps(store, task_id), found.grace_s + _SETTLE_S, reap):
             raise errors.WaitTimeout(
                 f"steps of run {row['uid'][:8]} are still being stopped", "their worker has not ended them yet", "try again"
             )
@@ -174,4 +174,4 @@ def _here(order: Order, task: sqlite3.Row, entry: dict[str, Any]) -> Order:
 def _hand_to_workers(store: Store, task: sqlite3.Row, entry: dict[str, Any], mine: str) -> None:
     resuming.hand_over(store, task["id"], mine, entry)
     if task["status"] != states.QUEUED:
-        tasks.enqueue(store, task["id"], task["queue"] or "services", entry=project_modules.watched(entry))
+        steering.enqueue(store, task["id"], task["queue"] or "services", entry=project_modules.watched(entry))

@@ -14,7 +14,7 @@ from minipipe.cli import ending, output
 from minipipe.cli.console import Console
 from minipipe.cli.output import Output
 from minipipe.cli.progress import Follower, Style
-from minipipe.store import lookup, sessions, tasks
+from minipipe.store import lookup, sessions, waiting
 from minipipe.store.home import Store
 
 
@@ -52,7 +52,7 @@ def watch(
     follower.start()
     ended = False
     try:
-        ended = tasks.wait(store, lambda: not sessions.open_runs(store, scope), timeout)
+        ended = waiting.wait(store, lambda: not sessions.open_runs(store, scope), timeout)
     finally:
         with contextlib.suppress(errors.MinipipeError):
             follower.stop()

@@ -18,7 +18,7 @@ from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
 from minipipe.sdk.values import kept_cell, split_name
 from minipipe.shown import tell, tell_lines
-from minipipe.store import edits, records, runs, tasks
+from minipipe.store import edits, records, runs, steering, waiting
 
 if TYPE_CHECKING:
     from minipipe.sdk.run import Run
@@ -61,7 +61,7 @@ class Callbacks:
     def _loop(self) -> None:
         while not self._quit:
             try:
-                tasks.wait(self.run.store, self._turn, timeout_s=0.2)
+                waiting.wait(self.run.store, self._turn, timeout_s=0.2)
             except errors.MinipipeError as error:
                 if not self._quit:
                     self.run.fail(error)
@@ -101,7 +101,7 @@ class Callbacks:
         if self.run.failure is None and answer is not False and _differs(before, node.parameters):
             self._change(step, node, before)
         if self.run.failure is None:
-            tasks.release(self.run.store, step.id, skip=answer is False)
+            steering.release(self.run.store, step.id, skip=answer is False)
 
     def _read_parameters(self, step: Step, node: Node, copied: bool) -> None:
         """References are resolved by now: what the callback sees is what the step will get."""
@@ -128,7 +128,7 @@ class Callbacks:
         self._tell_changes(step, node)
         if status != states.SKIPPED:
             self._call(step.spec.after, node)
-        tasks.open_gate(self.run.store, step.id)
+        steering.open_gate(self.run.store, step.id)
 
     def _retry(self, step: Step, node: Node, done: int) -> None:
         predicate = step.spec.retry if callable(step.spec.retry) else self.run.options.retry
@@ -138,7 +138,7 @@ class Callbacks:
                 again = bool(predicate(self.pipeline, node, done))
             except Exception as error:
                 tell(f"warning: the retry predicate of step {step.name!r} raised {type(error).__name__}: no retry")
-        tasks.answer_retry(self.run.store, step.id, again)
+        steering.answer_retry(self.run.store, step.id, again)
 
     def _tell_changes(self, step: Step, node: Node) -> None:
         if step.spec.on_status is None:

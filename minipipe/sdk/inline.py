@@ -21,7 +21,7 @@ from typing import Any
 from minipipe import context, seeds, settings
 from minipipe.engine import child, hosting
 from minipipe.sdk import maintask, session
-from minipipe.store import attempts, inputs, tasks
+from minipipe.store import attempts, inputs, waiting
 from minipipe.store.attempts import Claim, Claimant, Outcome
 from minipipe.store.home import Store
 
@@ -79,9 +79,9 @@ def pump(store: Store) -> None:
 
 
 def wait(store: Store, done: Callable[[], bool], timeout_s: float | None = None, tick: Callable[[], None] | None = None) -> bool:
-    """As `minipipe.store.tasks.wait`; where this process executes its own steps it does so meanwhile."""
+    """As `minipipe.store.waiting.wait`; where this process executes its own steps it does so meanwhile."""
     if _executor is None:
-        return tasks.wait(store, done, timeout_s, tick)
+        return waiting.wait(store, done, timeout_s, tick)
 
     def look() -> bool:
         pump(store)
@@ -92,7 +92,7 @@ def wait(store: Store, done: Callable[[], bool], timeout_s: float | None = None,
         if tick is not None:
             tick()
 
-    return tasks.wait(store, look, timeout_s, both, _TICK_S)
+    return waiting.wait(store, look, timeout_s, both, _TICK_S)
 
 
 # -- one attempt --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from minipipe.sdk.definition import Definition, as_stored, cells, controller, he
 from minipipe.sdk.run import Run
 from minipipe.sdk.script import capture_script
 from minipipe.sdk.specs import Caller, RunOptions, StepSpec
-from minipipe.store import attempts, details, edits, records, resume, runs, tasks
+from minipipe.store import attempts, details, edits, records, resume, runs, steering, tasks
 from minipipe.store.home import Store
 
 SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
@@ -137,7 +137,7 @@ def send(made: Made, queue: str | None) -> None:
     leave(made)
     if queue:
         entry = project_modules.watched(edits.facts(store, made.id))
-        tasks.enqueue(store, made.id, queue, session.name(), entry=entry)
+        steering.enqueue(store, made.id, queue, session.name(), entry=entry)
     saying.announce(store, made.id)
     saying.note_unserved(store, queue)
 

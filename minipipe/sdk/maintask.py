@@ -29,7 +29,7 @@ from typing import IO, Any, TextIO, cast
 from minipipe import context, errors, states
 from minipipe.sdk import git_facts, needs, parting, script, session, task_needs, task_registered
 from minipipe.sdk.auto import connection
-from minipipe.store import attempts, edits, environments, records, runs, tasks
+from minipipe.store import attempts, edits, environments, records, runs, steering, tasks
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -238,7 +238,7 @@ def _outcome(main: MainTask, status: str | None, reason: str) -> Outcome:
     if status == states.COMPLETED or (status is None and not main.error and not main.exit_code and not main.stopped):
         return Outcome(attempts.DONE, reason, duration_s=spent)
     if status == states.STOPPED or (status is None and main.stopped):
-        tasks.abort(main.current.store, [main.current.row_id], reason or main.stopped or "stopped")
+        steering.abort(main.current.store, [main.current.row_id], reason or main.stopped or "stopped")
         return Outcome(attempts.FAILED, reason or main.stopped, None, (), spent, final=True)
     if status == states.FAILED:
         words = reason or "marked failed"

@@ -23,7 +23,7 @@ from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, n
 from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
 from minipipe.shown import tell, warn
-from minipipe.store import acceptance, attempts, placeholders, promote, records, resume, runs, tasks, workers
+from minipipe.store import acceptance, attempts, placeholders, promote, records, resume, runs, steering, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -327,7 +327,7 @@ class Run:
         given, code = self._pack(step.spec, step.name, values)
         planned = self._planner.plan(step.name, step.spec.needs.over(self.options.needs), code.entry)
         key_base = self._key_base(step.spec, step.name, given, code, planned.key_parts)
-        tasks.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
+        steering.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
     def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
         refresh = {part.strip() for part in self.settings.refresh.split(",")} | set(self.options.refresh)
@@ -531,7 +531,7 @@ class Run:
         status, outcome = self._verdict(error, stopped)
         self.ended = time.monotonic()
         if status == states.STOPPED and not self.aborted():
-            tasks.abort(self.store, [self.id], outcome.reason)
+            steering.abort(self.store, [self.id], outcome.reason)
         if self.lease is not None:
             status = attempts.finish(self.store, self.lease, outcome, self.settings.max_crashes).status or status
         self.status = status
@@ -567,7 +567,7 @@ class Run:
 
     def stop_steps(self, reason: str) -> None:
         """Stop everything that still runs or waits. Transaction effect: one durable commit."""
-        tasks.abort(self.store, runs.steps(self.store, self.id), reason)
+        steering.abort(self.store, runs.steps(self.store, self.id), reason)
 
     def stop(self, mark_failed: bool = False, mark_aborted: bool = False) -> None:
         """Stop running steps and skip waiting ones; the run completes unless a step failed or it is marked otherwise."""

@@ -12,7 +12,7 @@ from minipipe.sdk import auto, connect, maintask, notice, project_modules, scrip
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
 from minipipe.shown import tell
-from minipipe.store import details, edits, queues, records, tasks, workers
+from minipipe.store import details, edits, queues, records, steering, workers
 from minipipe.store.home import Store
 
 auto.watch()
@@ -235,7 +235,7 @@ class TaskLife(TaskBase):
         if force and found.status not in (states.CREATED, states.FAILED, states.STOPPED, states.PUBLISHED, states.IN_PROGRESS):
             edits.reset(found.store, found.row_id)
         entry = project_modules.watched(edits.facts(found.store, found.row_id))
-        tasks.enqueue(found.store, found.row_id, queue, session.name(), entry=entry)
+        steering.enqueue(found.store, found.row_id, queue, session.name(), entry=entry)
         if not os.environ.get(session.SESSION_VARIABLE) and queue not in workers.served_queues(found.store):
             hint = "minipipe worker" if queue in ("default", "services") else f"minipipe worker --queue {queue}"
             tell(f"note: no worker serves queue {queue!r}: task {found.id[:8]} waits; start one: {hint}")
@@ -319,7 +319,7 @@ class TaskLife(TaskBase):
     def mark_stopped(self, force: bool = False, status_message: str | None = None) -> None:
         """Stop the task; a running one is ended by its worker."""
         if self.status == states.IN_PROGRESS and not self.is_main_task():
-            tasks.abort(self.store, [self.row_id], status_message or "stopped")
+            steering.abort(self.store, [self.row_id], status_message or "stopped")
             return
         self._end(states.STOPPED, status_message, force)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from minipipe import errors, states
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import recorded, runs, tasks
+from minipipe.store import recorded, runs, steering
 
 
 class TaskSteering(TaskBase):
@@ -37,7 +37,7 @@ class TaskSteering(TaskBase):
 
         Transaction effect: one durable commit.
         """
-        tasks.abort(self.store, [self.row_id], status_message or "stop requested")
+        steering.abort(self.store, [self.row_id], status_message or "stop requested")
 
     def stop_request(self, ignore_errors: bool = True, force: bool = False, status_message: str | None = None) -> None:
         """As `mark_stop_request`, which ignores that a task has ended; `ignore_errors` has no other to ignore."""

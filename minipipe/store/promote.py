@@ -182,7 +182,7 @@ def settle(store: Store, connection: sqlite3.Connection, task_id: int, status: s
     if status in states.BAD and task["nested"]:
         stop_steps(connection, task_id, f"its run {status}", now)
     if task["gate"]:
-        return  # `tasks.open_gate` settles it once the controller's callbacks have run
+        return  # `steering.open_gate` settles it once the controller's callbacks have run
     if status in states.GOOD:
         promote(store, connection, count_down(connection, task_id), now)
         return

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 from conftest import PYTHON, Filled
 
-from minipipe.store import attempts, tasks, workers
+from minipipe.store import attempts, waiting, workers
 
 Invoke = Callable[..., Result]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -108,7 +108,7 @@ def test_a_running_step_ends_with_the_signal_and_the_time_it_took(filled: Filled
     def worker() -> None:
         store = type(filled.store).open(filled.store.path)
         who = attempts.aborted
-        tasks.wait(store, lambda: claim.lease.task in who(store, filled.worker.id), 20)
+        waiting.wait(store, lambda: claim.lease.task in who(store, filled.worker.id), 20)
         attempts.finish(store, claim.lease, attempts.Outcome(attempts.CRASHED, "killed"))
         store.close()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from minipipe.store import tasks
+from minipipe.store import steering
 from minipipe.store.tasks import Submitted
 from tests.engine.real import Shop
 
@@ -79,7 +79,7 @@ def test_failures_limits_and_aborts_are_those_of_any_step(shop: Shop) -> None:
     long = step(shop, "stay", file="never", name="long")
     worker = shop.worker(engine(shop), slots=3)
     shop.running(long)
-    tasks.abort(shop.store, [long.id], "enough")
+    steering.abort(shop.store, [long.id], "enough")
     shop.finished(bad, slow, long)
     assert [shop.status(one) for one in (bad, slow, long)] == ["failed", "failed", "stopped"]
     assert "time limit" in shop.row(slow)["reason"]

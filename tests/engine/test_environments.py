@@ -14,7 +14,7 @@ import pytest
 from minipipe import requirements
 from minipipe.engine import environments
 from minipipe.store import environments as known
-from minipipe.store import tasks
+from minipipe.store import steering
 from minipipe.store.tasks import Submitted
 from tests.engine.real import Shop
 
@@ -113,7 +113,7 @@ def test_an_abort_ends_a_build(shop: Shop, tmp_path: Path) -> None:
     made = step(shop, "one", OLD)
     worker = shop.worker({"PATH": f"{slow.parent}:{os.environ['PATH']}", **only("uv")})
     shop.wait((shop.folder / "started").exists, 30)
-    tasks.abort(shop.store, [made.id], "enough")
+    steering.abort(shop.store, [made.id], "enough")
     assert shop.finished(made)["status"] == "stopped"
     assert worker.end() == 0
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minipipe.store import attempts, tasks, workers
+from minipipe.store import attempts, steering, tasks, workers
 from minipipe.store.tasks import Submitted
 from tests.engine.real import QUICK, ROOT, Shop, gone
 
@@ -84,7 +84,7 @@ def test_once_leaves_after_one_task(shop: Shop) -> None:
     worker = shop.worker(once=True, slots=2)
     assert worker.process.wait(20) == 0
     assert sorted(shop.status(task) for task in made) == ["completed", "queued", "queued"]
-    tasks.abort(shop.store, [task.id for task in made])
+    steering.abort(shop.store, [task.id for task in made])
 
 
 def test_once_waits_for_its_task(shop: Shop) -> None:
@@ -109,7 +109,7 @@ def test_only_its_own_queues_are_served(shop: Shop) -> None:
     mine, other = shop.step("one", queue="mine"), shop.step("one", queue="other")
     shop.drain(queues=["mine"])
     assert (shop.status(mine), shop.status(other)) == ("completed", "queued")
-    tasks.abort(shop.store, [other.id])
+    steering.abort(shop.store, [other.id])
 
 
 # -- speed --------------------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_an_abort_ends_the_whole_tree_and_the_task_is_stopped(shop: Shop) -> Non
     shop.running(task)
     shop.wait(lambda: len(shop.lines("brood")) == 1)
     begun = time.monotonic()
-    tasks.abort(shop.store, [task.id])
+    steering.abort(shop.store, [task.id])
     row = shop.finished(task)
     assert row["status"] == "stopped"
     assert time.monotonic() - begun < 0.4 + 1.5  # grace, and a second on a busy machine
@@ -238,7 +238,7 @@ def test_a_step_that_ends_in_the_drain_time_is_kept_and_nothing_new_is_taken(sho
     (shop.folder / "go").touch()
     assert worker.process.wait(10) == 0
     assert (shop.status(task), shop.status(other)) == ("completed", "queued")
-    tasks.abort(shop.store, [other.id])
+    steering.abort(shop.store, [other.id])
 
 
 def test_a_second_signal_stops_at_once(shop: Shop) -> None:
@@ -251,7 +251,7 @@ def test_a_second_signal_stops_at_once(shop: Shop) -> None:
     assert worker.end(signal.SIGINT, timeout=5) == 0
     row = shop.row(task)
     assert (row["status"], row["crashes"], row["returns"]) == ("queued", 0, 1)
-    tasks.abort(shop.store, [task.id])
+    steering.abort(shop.store, [task.id])
 
 
 def test_two_signals_at_once_start_nothing_more(shop: Shop) -> None:
@@ -273,7 +273,7 @@ def test_two_signals_at_once_start_nothing_more(shop: Shop) -> None:
     assert worker.process.wait(10) == 0
     assert [(shop.status(task), shop.row(task)["crashes"], shop.row(task)["returns"]) for task in made] == [("queued", 0, 1)] * 2
     assert shop.lines("spans") == []
-    tasks.abort(shop.store, [task.id for task in made])
+    steering.abort(shop.store, [task.id for task in made])
 
 
 def test_a_worker_that_stops_on_a_defect_leaves_nothing_behind(shop: Shop) -> None:
@@ -290,7 +290,7 @@ def test_a_worker_that_stops_on_a_defect_leaves_nothing_behind(shop: Shop) -> No
     row = shop.row(brood)
     assert (row["status"], row["crashes"]) == ("queued", 1)
     shop.check()
-    tasks.abort(shop.store, [brood.id, waiting.id])
+    steering.abort(shop.store, [brood.id, waiting.id])
 
 
 def test_a_worker_never_leaves_with_a_task_in_its_hands(shop: Shop) -> None:
@@ -324,4 +324,4 @@ def test_an_embedded_worker_leaves_when_its_command_is_gone(shop: Shop) -> None:
     shop.wait(lambda: gone(worker) and gone(child), 10)
     row = shop.row(task)
     assert (row["status"], row["crashes"], row["returns"]) == ("queued", 0, 1)
-    tasks.abort(shop.store, [task.id])
+    steering.abort(shop.store, [task.id])

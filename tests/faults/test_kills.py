@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from minipipe.engine.worker import sweep
-from minipipe.store import attempts, resume, tasks, workers
+from minipipe.store import attempts, resume, steering, workers
 from minipipe.store.home import Store
 from tests.engine.real import QUICK, ROOT, Shop, gone, processes_of
 from tests.faults.killing import armed
@@ -82,7 +82,7 @@ def test_what_a_dead_workers_step_left_running_is_ended_before_the_task_goes_bac
     assert seen == [True]
     assert shop.status(task) == "queued"
     assert list(processes_of(shop.store.store_id)) == []
-    tasks.abort(shop.store, [task.id])
+    steering.abort(shop.store, [task.id])
 
 
 def test_a_step_started_before_its_claim_was_committed_leaves_nobody_either(shop: Shop) -> None:
@@ -108,7 +108,7 @@ def test_a_step_started_before_its_claim_was_committed_leaves_nobody_either(shop
     workers.reap(shop.store, 3, sweep)
     assert gone(int(shop.lines("brood")[0]))
     assert list(processes_of(shop.store.store_id)) == []
-    tasks.abort(shop.store, [second.id])
+    steering.abort(shop.store, [second.id])
     shop.drain()
 
 
@@ -368,7 +368,7 @@ def test_an_abort_and_a_finish_at_the_same_time_have_one_winner(shop: Shop) -> N
 
         def abort(task_id: int = task.id, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            tasks.abort(other, [task_id])
+            steering.abort(other, [task_id])
 
         thread = threading.Thread(target=abort)
         thread.start()
@@ -377,7 +377,7 @@ def test_an_abort_and_a_finish_at_the_same_time_have_one_winner(shop: Shop) -> N
         thread.join(10)
         assert shop.status(task) == ended
         assert shop.status(child) == ("queued" if ended == "completed" else "skipped")
-        tasks.abort(shop.store, [child.id])
+        steering.abort(shop.store, [child.id])
         seen.add(ended)
     assert seen == {"completed", "stopped"}
     workers.leave(shop.store, mine)

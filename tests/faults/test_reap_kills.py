@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minipipe.store import attempts, tasks, workers
+from minipipe.store import attempts, steering, workers
 from minipipe.store.home import Store
 from tests.engine.real import ROOT, Shop
 from tests.faults.killing import armed
@@ -103,7 +103,7 @@ def test_a_worker_that_dies_at_any_statement_of_it_loses_nothing(
                 task = shop.step("stay", file="never")
                 worker = shop.worker(armed("worker", "sql", n, mark=mark), until_idle=True)
                 shop.wait(lambda mark=mark, shop=shop: mark.exists() or shop.lines("spans"))  # type: ignore[misc]
-                tasks.abort(shop.store, [task.id])
+                steering.abort(shop.store, [task.id])
             else:
                 task = shop.step("stumble", file="tries", failures=1, crashes=0, max_retries=1)
                 worker = shop.worker(armed("worker", "sql", n, mark=mark), before=quick, until_idle=True)

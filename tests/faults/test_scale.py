@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from minipipe.store import attempts, tasks
+from minipipe.store import attempts, steering, tasks
 from minipipe.store.home import Store
 from tests.faults.machine import command
 from tests.faults.sane import sane
@@ -99,12 +99,12 @@ def test_a_chain_of_five_thousand_cached_steps_completes_without_recursion(store
         return made
 
     warm = chain(5_000)
-    tasks.release(store, warm[0])
+    steering.release(store, warm[0])
     for _ in warm:
         making.work(store, worker, value=1)
     served = chain(5_000)
     began = time.process_time()
-    tasks.release(store, served[0])
+    steering.release(store, served[0])
     taken = time.process_time() - began
     rows = store.database.rows("SELECT status, count(*) AS n, sum(cached_from IS NOT NULL) AS hits FROM task GROUP BY status")
     assert [tuple(row) for row in rows] == [("completed", 10_000, 5_000)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from minipipe.engine import tree
-from minipipe.store import tasks
+from minipipe.store import steering
 from tests.cli import flows
 from tests.engine.real import QUICK, ROOT, Shop, gone, processes_of
 from tests.faults.sane import sane
@@ -55,7 +55,7 @@ def test_descendants_of_every_kind_are_gone_before_the_task_of_a_killed_host_goe
     os.kill(shop.host_of(worker), signal.SIGKILL)
     shop.wait(lambda: shop.row(task)["crashes"] == 1)
     assert [pid for pid in brood if not gone(pid)] == []
-    tasks.abort(shop.store, [task.id])
+    steering.abort(shop.store, [task.id])
     assert shop.finished(task)["status"] == "stopped"
     assert worker.end() == 0
     assert list(processes_of(shop.store.store_id)) == []

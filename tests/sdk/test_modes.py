@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sdk_scripts import TIMEOUT_S, Left, python, start, work
 
-from minipipe.store import tasks
+from minipipe.store import steering
 
 HEAD = """
 import json, os, sys, time
@@ -326,7 +326,7 @@ def test_the_task_of_a_draft_step_waits_until_a_person_enqueues_it(folder: Path,
     with start(folder, "flow.py") as script:
         wait_for_step(left, script, "first", "completed")
         draft = wait_for_step(left, script, "second", "created")
-        tasks.enqueue(left.store, draft["id"], "default")
+        steering.enqueue(left.store, draft["id"], "default")
         out, _ = script.communicate(timeout=TIMEOUT_S)
 
     assert out == "result 20 int\nafter the pipeline\n"

@@ -15,7 +15,7 @@ from minipipe import PipelineController, Task
 from minipipe.engine import child
 from minipipe.sdk import launch, overrides, pipeline
 from minipipe.sdk.definition import Definition, as_stored
-from minipipe.store import edits, tasks
+from minipipe.store import edits, steering
 from minipipe.store.home import Store
 
 
@@ -96,7 +96,7 @@ def test_the_same_from_python_a_clone_is_told_and_queued(home: Store) -> None:
     told = [overrides.stored(home, one.row_id, {"n": 1, "word": "x"}, known) for one in (clone.task, twin, pipe.task)]
     assert told == [{"n": 7, "word": "y"}, {"n": 3, "word": "x"}, {"n": 1, "word": "x"}]
     assert [task.status for task in (clone.task, twin, pipe.task)] == ["queued", "queued", "created"]
-    tasks.abort(home, [clone.task.row_id, twin.row_id])
+    steering.abort(home, [clone.task.row_id, twin.row_id])
     pipeline.write_down(None)
 
 

@@ -18,7 +18,7 @@ from minipipe.sdk.automation.trigger import TriggerScheduler
 from minipipe.sdk.dataset import Dataset
 from minipipe.sdk.model import OutputModel
 from minipipe.sdk.task import Task
-from minipipe.store import records, tasks, workers
+from minipipe.store import records, steering, workers
 from minipipe.store.home import Store
 
 pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
@@ -38,7 +38,7 @@ def serve(folder: Path, home: Store) -> Iterator[Serve]:
     yield begin
     ids = [row["id"] for row in rows(home, "t.status = 'in_progress' AND p.name IN ('DevOps', 'services')")]
     assert len(ids) == len(started)
-    tasks.abort(home, ids)
+    steering.abort(home, ids)
     for process in started:
         out, err = process.communicate(timeout=20)
         assert process.returncode == 1 and err.count("Traceback") == err.count("process_task failed"), out + err

@@ -17,7 +17,7 @@ from sdk_scripts import python, work
 
 from minipipe import Task, context, errors
 from minipipe.sdk import git_facts, task_registered
-from minipipe.store import tasks
+from minipipe.store import steering
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 
@@ -298,7 +298,7 @@ def test_an_abort_callback_is_called_when_somebody_stops_the_task(
         task.register_abort_callback(None)
         task.register_abort_callback(lambda: called.append("first"))
         task.register_abort_callback(lambda: called.append("second"), callback_execution_timeout=9)
-        tasks.abort(home, [task.row_id])
+        steering.abort(home, [task.row_id])
         row = home.database.row("SELECT abort_grace_s FROM task WHERE id = ?", (task.row_id,))
         assert row is not None and row[0] == 10.0
         os.kill(os.getpid(), signal.SIGTERM)

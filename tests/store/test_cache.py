@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from minipipe import errors
-from minipipe.store import attempts, blobs, cache, codec, records, tasks, workers
+from minipipe.store import attempts, blobs, cache, codec, records, steering, tasks, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 from tests.store.making import agent, claim, finish, outputs, run, status, statuses, step, task, value, warnings, work
@@ -136,7 +136,7 @@ def test_a_fully_cached_chain_needs_no_worker(store: Store, worker: workers.Regi
         below = step(store, of=[below], key_base=f"k{place}", use_cache=True)
         later.append(below)
     assert statuses(store, held, *later) == ["pending"] * 5
-    tasks.release(store, held)
+    steering.release(store, held)
     assert statuses(store, held, *later) == ["completed"] * 5
     assert [task(store, number)["cached_from"] for number in (held, *later)] == first
     assert sane(store.path) == []
@@ -149,7 +149,7 @@ def test_thousands_of_cached_steps_complete_in_one_go(store: Store, worker: work
     with store.database.write():
         for _ in range(1_500):
             before = step(store, after=[before], key_base="k", use_cache=True)
-    tasks.release(store, held)
+    steering.release(store, held)
     assert status(store, before) == "completed"
 
 
@@ -159,7 +159,7 @@ def test_a_served_step_with_a_gate_holds_its_children(store: Store, worker: work
     gated = step(store, key_base="k", use_cache=True, gate=True)
     child = step(store, of=[gated])
     assert statuses(store, gated, child) == ["completed", "pending"]
-    tasks.open_gate(store, gated)
+    steering.open_gate(store, gated)
     assert status(store, child) == "queued"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from minipipe import errors
-from minipipe.store import attempts, blobs, codec, database, records, resume, tasks, workers
+from minipipe.store import attempts, blobs, codec, database, records, resume, steering, tasks, waiting, workers
 from minipipe.store.database import Database
 from minipipe.store.home import Store
 
@@ -112,12 +112,12 @@ def test_every_write_of_every_verb_is_inside_begin_immediate(store: Store) -> No
     records.add_tags(store, first.id, ["tag"])
     records.forget_damaged(store, "0" * 64)
     attempts.finish(store, claim.lease, attempts.Outcome(attempts.FAILED), who=who)
-    tasks.release(store, held.id)
-    tasks.open_gate(store, held.id)
-    tasks.answer_retry(store, held.id, True)
-    tasks.abort(store, [run.id])
+    steering.release(store, held.id)
+    steering.open_gate(store, held.id)
+    steering.answer_retry(store, held.id, True)
+    steering.abort(store, [run.id])
     resume.revive(store, run.id)
-    tasks.enqueue(store, held.id, "default")
+    steering.enqueue(store, held.id, "default")
     store.database.sync()
     registration.lock.release()
     workers.reap(store, 3)
@@ -260,7 +260,7 @@ def test_a_foreign_commit_wakes_who_waits(store: Store, foreign: sqlite3.Connect
         return has(store, "wake")
 
     result: list[bool] = []
-    waiting = threading.Thread(target=lambda: result.append(tasks.wait(store, done, timeout_s=20)))
+    waiting = threading.Thread(target=lambda: result.append(waiting.wait(store, done, timeout_s=20)))
     waiting.start()
     assert asked.wait(10)
     foreign.execute("INSERT INTO meta VALUES ('wake', '1')")
@@ -271,9 +271,9 @@ def test_a_foreign_commit_wakes_who_waits(store: Store, foreign: sqlite3.Connect
 
 def test_a_wait_that_runs_out_says_so(store: Store) -> None:
     ticks: list[int] = []
-    assert not tasks.wait(store, lambda: False, timeout_s=0.1, tick=lambda: ticks.append(1), tick_s=0.01)
+    assert not waiting.wait(store, lambda: False, timeout_s=0.1, tick=lambda: ticks.append(1), tick_s=0.01)
     assert 2 <= len(ticks) <= 10
-    assert tasks.wait(store, lambda: bool(ticks), timeout_s=0)
+    assert waiting.wait(store, lambda: bool(ticks), timeout_s=0)
 
 
 # -- forks --------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from minipipe.context import Lease
-from minipipe.store import attempts, blobs, codec, tasks, workers
+from minipipe.store import attempts, blobs, codec, steering, tasks, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 
@@ -369,7 +369,7 @@ class Life(RuleBasedStateMachine):
         run = self.tasks[chosen].run
         numbers = [number for number, task in self.tasks.items() if task.run == run] if whole_run else [chosen]
         self.clock += 1
-        tasks.abort(self.any_store(data), [run if whole_run else chosen])
+        steering.abort(self.any_store(data), [run if whole_run else chosen])
         if whole_run and self.runs[run]["status"] == "created":
             self.runs[run]["status"] = "stopped"
         stopped = []
@@ -388,7 +388,7 @@ class Life(RuleBasedStateMachine):
     def release(self, data: st.DataObject, skip: bool) -> None:
         held = [t for t in self.tasks.values() if t.hold == "launch" and t.status == "pending" and not t.waits]
         task, self.clock = data.draw(st.sampled_from(held)), self.clock + 1
-        tasks.release(self.any_store(data), task.id, skip)
+        steering.release(self.any_store(data), task.id, skip)
         task.hold = None
         if skip:
             task.status = "skipped"
@@ -401,7 +401,7 @@ class Life(RuleBasedStateMachine):
     def open_gate(self, data: st.DataObject) -> None:
         gated = [t for t in self.tasks.values() if t.gate and t.status in ("completed", "failed", "stopped")]
         task, self.clock = data.draw(st.sampled_from(gated)), self.clock + 1
-        tasks.open_gate(self.any_store(data), task.id)
+        steering.open_gate(self.any_store(data), task.id)
         task.gate = False
         self.settle(task.id)
 
@@ -410,7 +410,7 @@ class Life(RuleBasedStateMachine):
     def answer_retry(self, data: st.DataObject, again: bool) -> None:
         asking = [t for t in self.tasks.values() if t.hold == "retry" and t.status == "pending"]
         task, self.clock = data.draw(st.sampled_from(asking)), self.clock + 1
-        tasks.answer_retry(self.any_store(data), task.id, again)
+        steering.answer_retry(self.any_store(data), task.id, again)
         task.hold = None
         if again:
             task.status, task.retries, task.ticket = "queued", task.retries + 1, self.clock
@@ -422,7 +422,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.some("failed", "stopped"))
     def enqueue(self, data: st.DataObject) -> None:
         task, self.clock = self.tasks[data.draw(st.sampled_from(self.some("failed", "stopped")))], self.clock + 1
-        tasks.enqueue(self.any_store(data), task.id, "default")
+        steering.enqueue(self.any_store(data), task.id, "default")
         task.status, task.ticket, task.abort = "queued", self.clock, False
         task.retries = task.crashes = task.returns = 0
 

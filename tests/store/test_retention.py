@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minipipe.store import attempts, blobs, cache, collect, edits, models, retention, tasks, workers
+from minipipe.store import attempts, blobs, cache, collect, edits, models, retention, steering, tasks, workers
 from minipipe.store.home import Store
 from minipipe.store.retention import Rule
 from tests.faults.sane import sane
@@ -115,7 +115,7 @@ def test_a_copy_that_has_run_does_not_keep_what_it_was_copied_from_and_one_that_
 ) -> None:
     run, step = ended_run(store, worker)
     copy = edits.clone(store, step, "copy")
-    tasks.enqueue(store, copy.id, "default")
+    steering.enqueue(store, copy.id, "default")
     assert going(store, Rule(keep_runs=0)) == []
     making.work(store, worker)
     assert going(store, Rule(keep_runs=0)) == [run]
@@ -174,10 +174,10 @@ def test_a_copy_whose_template_is_gone_shares_no_key_with_copies_that_have_other
     copies = [edits.clone(store, template, f"copy{number}") for number in range(2)]
     for number, copy in enumerate(copies):
         edits.set_parameters(store, copy.id, [tasks.Parameter("Args", "lr", str(number), "int", str(number))])
-    tasks.abort(store, [template])
+    steering.abort(store, [template])
     edits.delete(store, template)
     for copy in copies:
-        tasks.enqueue(store, copy.id, "default")
+        steering.enqueue(store, copy.id, "default")
     assert [making.task(store, copy.id)["cache_key"] for copy in copies] == [None, None]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from minipipe import errors, states
-from minipipe.store import attempts, codec, records, resume, tasks, workers
+from minipipe.store import attempts, codec, records, resume, steering, tasks, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 from tests.store.making import (
@@ -97,9 +97,9 @@ def test_a_child_of_an_ended_parent_starts_or_is_skipped(
 ) -> None:
     first = step(store, hold="launch" if parent == "skipped" else None)
     if parent == "skipped":
-        tasks.release(store, first, skip=True)
+        steering.release(store, first, skip=True)
     elif parent == "stopped":
-        tasks.abort(store, [first])
+        steering.abort(store, [first])
     else:
         work(store, worker, attempts.DONE if parent == "completed" else attempts.FAILED)
     assert statuses(store, first, step(store, after=[first])) == [parent, child]
@@ -123,7 +123,7 @@ def test_a_parent_named_twice_is_waited_for_once(store: Store, worker: workers.R
 def test_equal_priorities_are_served_in_order_of_enqueueing(store: Store, worker: workers.Registration) -> None:
     first, second = step(store), step(store, hold="launch")
     third = step(store)
-    tasks.release(store, second)
+    steering.release(store, second)
     assert [work(store, worker) for _ in range(3)] == [first, third, second]
 
 
@@ -133,7 +133,7 @@ def test_equal_priorities_are_served_in_order_of_enqueueing(store: Store, worker
 def test_a_held_step_waits_for_its_controller(store: Store, worker: workers.Registration) -> None:
     held = step(store, hold="launch")
     assert status(store, held) == "pending"
-    tasks.release(store, held)
+    steering.release(store, held)
     assert status(store, held) == "queued"
 
 
@@ -141,7 +141,7 @@ def test_a_held_step_that_is_let_go_skipped_takes_its_descendants_along(store: S
     held = step(store, hold="launch")
     child = step(store, of=[held])
     grandchild = step(store, after=[child])
-    tasks.release(store, held, skip=True)
+    steering.release(store, held, skip=True)
     assert statuses(store, held, child, grandchild) == ["skipped"] * 3
     assert {task(store, number)["reason"] for number in (held, child, grandchild)} == {"skipped on request"}
 
@@ -155,9 +155,9 @@ def test_children_of_a_gated_step_wait_until_its_callbacks_have_run(
     work(store, worker, ending)
     late = step(store, after=[gated])
     assert statuses(store, below, late) == ["pending", "pending"]
-    tasks.open_gate(store, gated)
+    steering.open_gate(store, gated)
     assert statuses(store, below, late) == [child, child]
-    tasks.open_gate(store, gated)
+    steering.open_gate(store, gated)
     assert statuses(store, below, late) == [child, child]
 
 
@@ -166,12 +166,12 @@ def test_a_failed_attempt_that_asks_waits_for_the_answer(store: Store, worker: w
     child = step(store, after=[asking])
     work(store, worker, attempts.FAILED)
     assert (status(store, asking), task(store, asking)["hold"]) == ("pending", "retry")
-    tasks.answer_retry(store, asking, True)
+    steering.answer_retry(store, asking, True)
     assert (status(store, asking), task(store, asking)["retries"]) == ("queued", 1)
     work(store, worker, attempts.FAILED)
-    tasks.answer_retry(store, asking, False)
+    steering.answer_retry(store, asking, False)
     assert statuses(store, asking, child) == ["failed", "skipped"]
-    tasks.answer_retry(store, asking, True)
+    steering.answer_retry(store, asking, True)
     assert status(store, asking) == "failed", "an answer that nobody waits for changes nothing"
 
 
@@ -208,13 +208,13 @@ def be_failed(store: Store, worker: workers.Registration) -> int:
 
 def be_stopped(store: Store, worker: workers.Registration) -> int:
     number = step(store)
-    tasks.abort(store, [number], "before")
+    steering.abort(store, [number], "before")
     return number
 
 
 def be_skipped(store: Store, worker: workers.Registration) -> int:
     number = step(store, hold="launch")
-    tasks.release(store, number, skip=True)
+    steering.release(store, number, skip=True)
     return number
 
 
@@ -246,7 +246,7 @@ def test_abort_stops_what_waits_marks_what_runs_and_leaves_what_has_ended(
     before = task(store, number)
     child = step(store, after=[number], hold="launch")
     waits = status(store, child) == "pending"
-    assert tasks.abort(store, [number], "no more") == ([(number, before["status"])] if touched else [])
+    assert steering.abort(store, [number], "no more") == ([(number, before["status"])] if touched else [])
     row = task(store, number)
     assert row["status"] == after
     if touched:
@@ -256,7 +256,7 @@ def test_abort_stops_what_waits_marks_what_runs_and_leaves_what_has_ended(
         assert tuple(row) == tuple(before)
     if waits and after == "stopped":
         assert status(store, child) == "skipped"
-    tasks.abort(store, [number, child])  # again, and all of it: no step is left that waits for ever
+    steering.abort(store, [number, child])  # again, and all of it: no step is left that waits for ever
     assert status(store, number) == after
 
 
@@ -265,7 +265,7 @@ def test_once_an_abort_is_committed_no_result_changes_it(store: Store, worker: w
         number = step(store, max_retries=3, use_cache=True, key_base=ending)
         child = step(store, of=[number])
         found = claim(store, worker)
-        tasks.abort(store, [number], "no more")
+        steering.abort(store, [number], "no more")
         assert set(attempts.aborted(store, worker.id)) == {number}
         assert finish(store, found, ending, 1) == "stopped"
         assert task(store, number)["reason"] == "no more"
@@ -282,9 +282,9 @@ def test_abort_of_a_search_takes_the_pipelines_under_it_and_that_of_a_run_leaves
     trial, template = run(store, parent_id=search), run(store)
     clone = run(store, parent_id=template.id)
     for each in (trial, clone):
-        tasks.enqueue(store, each.id, "services")
+        steering.enqueue(store, each.id, "services")
 
-    tasks.abort(store, [search, template.id])
+    steering.abort(store, [search, template.id])
 
     assert [status(store, each) for each in (search, trial.id, template.id, clone.id)] == [
         "stopped",
@@ -302,7 +302,7 @@ def test_abort_of_a_run_takes_everything_below_it(store: Store, worker: workers.
     waiting = step(store, parent_id=inner.id, after=[running])
     other = step(store)
     claim(store, worker)
-    tasks.abort(store, [outer.id])
+    steering.abort(store, [outer.id])
     assert statuses(store, outer.id, inner.id, waiting) == ["stopped"] * 3
     assert statuses(store, running, other, clone.id) == ["in_progress", "queued", "created"]
     assert task(store, running)["abort_requested"]
@@ -337,7 +337,7 @@ def test_enqueue_gives_a_task_a_new_go_with_full_budgets(
     number = make(store, worker)
     with store.database.write() as connection:
         connection.execute("UPDATE task SET crashes = 2, retries = 2, returns = 1, abort_requested = 1 WHERE id = ?", (number,))
-    tasks.enqueue(store, number, "later")
+    steering.enqueue(store, number, "later")
     row = task(store, number)
     assert (row["status"], row["queue"], row["abort_requested"], row["ended_at"]) == ("queued", "later", 0, None)
     assert (row["crashes"], row["retries"], row["returns"]) == (0, 0, 0)
@@ -353,7 +353,7 @@ def test_enqueue_refuses_every_other_status(
     number = make(store, worker)
     before = tuple(task(store, number))
     with pytest.raises(errors.IllegalMove, match="cannot become queued"):
-        tasks.enqueue(store, number, "default")
+        steering.enqueue(store, number, "default")
     assert tuple(task(store, number)) == before
 
 
@@ -363,7 +363,7 @@ def test_enqueue_forgets_what_the_last_go_uploaded(store: Store, worker: workers
     records.upload(store, found.lease, number, "part", 1)
     finish(store, found, attempts.FAILED)
     assert outputs(store, number) == ["part"]
-    tasks.enqueue(store, number, "default")
+    steering.enqueue(store, number, "default")
     assert outputs(store, number) == []
 
 
@@ -645,7 +645,7 @@ def test_a_chain_of_thousands_ends_without_recursion(store: Store, worker: worke
     with store.database.write():
         for _ in range(2_000):
             before = step(store, after=[before])
-    tasks.release(store, first, skip=True)
+    steering.release(store, first, skip=True)
     rows = store.database.rows("SELECT status, count(*) FROM task GROUP BY status")
     assert [tuple(row) for row in rows] == [("skipped", 2_001)]
 

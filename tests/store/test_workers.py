@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from minipipe.store import attempts, locks, records, tasks, workers
+from minipipe.store import attempts, locks, records, steering, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 from tests.store.making import agent, claim, finish, outputs, run, status, statuses, step, task, work
@@ -234,7 +234,7 @@ def test_an_aborted_task_of_a_dead_worker_is_stopped(store: Store) -> None:
     number = step(store)
     child = step(store, after=[number])
     dead_agent(store)
-    tasks.abort(store, [number])
+    steering.abort(store, [number])
     workers.reap(store, 3)
     assert statuses(store, number, child) == ["stopped", "skipped"]
     assert sane(store.path) == []
@@ -297,7 +297,7 @@ def test_two_reapers_count_a_death_once(store: Store) -> None:
         workers.reap(store, 3)  # both may have met at the lock and left it to the next tick
         assert (status(store, number), task(store, number)["crashes"]) == ("queued", 1)
         assert len(changed) <= 1
-        tasks.abort(store, [number])
+        steering.abort(store, [number])
         for own in stores:
             own.close()
     assert sane(store.path) == []

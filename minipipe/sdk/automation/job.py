@@ -15,7 +15,7 @@ from minipipe import errors, settings, states
 from minipipe.sdk import inline, local, notice, session, template_key
 from minipipe.sdk.task import Task
 from minipipe.shown import warn
-from minipipe.store import details, edits, objectives, promote, records, tasks
+from minipipe.store import details, edits, objectives, promote, records, steering, waiting
 from minipipe.store.home import Store
 
 
@@ -159,7 +159,7 @@ class BaseJob:
 
     def _stop(self, reason: str) -> None:
         if self.task is not None:
-            tasks.abort(self.task.store, [self.task.row_id], reason)
+            steering.abort(self.task.store, [self.task.row_id], reason)
 
     def wait(
         self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False
@@ -292,7 +292,7 @@ class LocalClearmlJob(ClearmlJob):
             return False
         name, store = local.session(), self._owner.store
         try:
-            tasks.enqueue(store, self._owner.row_id, "default", name, private=True)
+            steering.enqueue(store, self._owner.row_id, "default", name, private=True)
         except errors.IllegalMove as error:
             warn(f"task {self.task_id()[:8]} was not launched: {error.message}", stacklevel=2)
             return False
@@ -317,7 +317,7 @@ class LocalClearmlJob(ClearmlJob):
         """
         if self.status() == states.CREATED:
             return None
-        if not tasks.wait(self._owner.store, self.is_stopped, timeout):
+        if not waiting.wait(self._owner.store, self.is_stopped, timeout):
             return None
         return 0 if self.is_completed() else 1
 

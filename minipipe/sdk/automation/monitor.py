@@ -12,7 +12,7 @@ from minipipe import errors
 from minipipe.sdk import session
 from minipipe.sdk.task import Task
 from minipipe.shown import tell_lines
-from minipipe.store import details, search, sessions, tasks
+from minipipe.store import details, search, sessions, waiting
 
 _TICK_S = 0.25
 
@@ -72,7 +72,7 @@ class Monitor:
 
         while not self._is_stopped(current):
             self.monitor_step()
-            tasks.wait(store, news, pool_period, lambda: None, _TICK_S)
+            waiting.wait(store, news, pool_period, lambda: None, _TICK_S)
         sys.stdout.flush()
         sys.exit(1)
 

@@ -17,7 +17,7 @@ from minipipe.sdk.automation.strategy import SearchStrategy
 from minipipe.sdk.automation.summary import Summary
 from minipipe.sdk.task import Task
 from minipipe.shown import warn
-from minipipe.store import tasks
+from minipipe.store import waiting
 
 JobCallback = Callable[[str, float, int, dict[str, Any], str], None]
 
@@ -179,7 +179,7 @@ class HyperParameterOptimizer:
 
         try:
             while search.is_alive():
-                tasks.wait(store, news, self._report_period_min * 60.0, lambda: None, _TICK_S)
+                waiting.wait(store, news, self._report_period_min * 60.0, lambda: None, _TICK_S)
                 if self.reached_time_limit():
                     self._end(search)
                 summary.update(self._time_left())
@@ -196,7 +196,7 @@ class HyperParameterOptimizer:
             search.join(_JOIN_S)  # it launches nothing any more
         self.optimizer._abort("its search was stopped")
         store, grace_s = self.optimizer._base.store, settings.load_settings().grace_s
-        tasks.wait(store, lambda: not self.optimizer.get_running_jobs(), grace_s + _SETTLE_S)
+        waiting.wait(store, lambda: not self.optimizer.get_running_jobs(), grace_s + _SETTLE_S)
 
     def stop(self, timeout: float | None = None, wait_for_reporter: bool | None = True) -> None:
         """End the search: copies that wait or run are stopped. Does nothing if it has ended.

@@ -16,7 +16,7 @@ from minipipe import errors, states
 from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.automation.schedule import Job
 from minipipe.sdk.task import Task
-from minipipe.store import details, edits, tasks
+from minipipe.store import details, edits, waiting
 
 _TICK_S = 0.25  # how soon an abort is seen
 _AFTER_ERROR_S = 15.0
@@ -71,7 +71,7 @@ class BaseScheduler:
             except Exception:
                 self._say(f"trying again in {_AFTER_ERROR_S:g} s:\n{traceback.format_exc()}")
                 patience_s = _AFTER_ERROR_S
-            tasks.wait(self._task.store, self._news, max(0.0, min(patience_s, self._period_s)), lambda: None, _TICK_S)
+            waiting.wait(self._task.store, self._news, max(0.0, min(patience_s, self._period_s)), lambda: None, _TICK_S)
             self._hear()
         self._say("stopped")
         sys.stdout.flush()

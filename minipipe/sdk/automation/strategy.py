@@ -12,7 +12,7 @@ from minipipe.sdk.automation.objective import MultiObjective, Objective
 from minipipe.sdk.automation.parameters import Parameter
 from minipipe.sdk.task import Task
 from minipipe.shown import warn
-from minipipe.store import objectives, records, tasks
+from minipipe.store import objectives, records, waiting
 
 _TICK_S = 0.05  # how soon `stop` is heard
 _ITERATIONS_S = 0.5  # how soon an iteration limit is seen: metrics come without a change of status
@@ -134,7 +134,7 @@ class SearchStrategy:
     def start(self) -> None:
         """Search until nothing is left to do or `stop` is called; blocks."""
         while self.process_step():
-            tasks.wait(self._base.store, self._something_ended, self._patience_s(), lambda: None, _TICK_S)
+            waiting.wait(self._base.store, self._something_ended, self._patience_s(), lambda: None, _TICK_S)
             if self._stop.is_set():
                 break
 
