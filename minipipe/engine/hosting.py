@@ -15,8 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from minipipe import errors, limits
-from minipipe.engine import protocol, start, tree
-from minipipe.engine.child import OUTCOME_LIMIT_BYTES
+from minipipe.engine import endings, protocol, start, tree
 from minipipe.store import blobs, codec, tasks
 from minipipe.store.attempts import CRASHED, DONE, FAILED, Claim, Outcome, Output
 from minipipe.store.home import Store
@@ -68,7 +67,7 @@ class Child:
         except protocol.BadFrame as error:
             self.broken = error.message
             self.line.close()
-        if len(self._frames) > 1 or (self._frames and self.line.held) or self.line.held > OUTCOME_LIMIT_BYTES:
+        if len(self._frames) > 1 or (self._frames and self.line.held) or self.line.held > endings.LIMIT_BYTES:
             self.broken = "more bytes than one outcome"
             self.line.close()
         return self._frames[0] if self._frames and not self.broken else None

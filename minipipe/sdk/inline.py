@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minipipe import context, seeds, settings
-from minipipe.engine import child, hosting
+from minipipe.engine import endings, execution, hosting
 from minipipe.sdk import maintask, session
 from minipipe.store import attempts, inputs, waiting
 from minipipe.store.attempts import Claim, Claimant, Outcome
@@ -116,13 +116,13 @@ def _run(store: Store, executor: _Executor, claim: Claim) -> None:
 
 def _attempt(
     store: Store, spec: dict[str, Any], payloads: list[bytes], function: Callable[..., Any] | None
-) -> tuple[child.Result, KeyboardInterrupt | None]:
+) -> tuple[endings.Result, KeyboardInterrupt | None]:
     try:
         if spec["entry"]["kind"] == "script":
-            return child.run_script(spec["entry"]), None
-        return child.run_function(store, spec, payloads, function), None
+            return execution.run_script(spec["entry"]), None
+        return execution.run_function(store, spec, payloads, function), None
     except BaseException as error:
-        result = child.failure_of(error, spec["entry"])
+        result = endings.failure_of(error, spec["entry"])
         with open(
             spec["log"], "a", encoding="utf-8", errors="backslashreplace"
         ) as log:  # whoever runs this says it in fewer words
@@ -130,7 +130,7 @@ def _attempt(
         return result, error if isinstance(error, KeyboardInterrupt) else None
 
 
-def outcome_of(store: Store, spec: dict[str, Any], result: child.Result, spent_s: float) -> Outcome:
+def outcome_of(store: Store, spec: dict[str, Any], result: endings.Result, spent_s: float) -> Outcome:
     head = json.loads(json.dumps({**result.head, "token": spec["token"], "duration_s": spent_s}))
     return hosting.outcome_of(store, spec["token"], (head, result.payloads))
 
@@ -147,7 +147,7 @@ def within(store: Store, claim: Claim, spec: dict[str, Any]) -> Iterator[None]:
         try:
             os.environ.update(spec["environment"])
             if entry["kind"] == "script":
-                child.enter(store, entry)
+                execution.enter(store, entry)
             seeds.sow(spec["seed"])
             yield
         finally:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from minipipe import errors, frames, settings
-from minipipe.engine import child
+from minipipe.engine import endings, execution
 from minipipe.sdk import inline, maintask, overrides
 from minipipe.store import attempts, details, edits, inputs, scratch, workers
 from minipipe.store.attempts import FAILED, Claim, Outcome
@@ -106,14 +106,14 @@ def _perform(store: Store, claim: Claim, inspect: Inspect | None) -> Outcome:
         with inline.within(store, claim, spec), maintask.copied_streams(log, head):
             try:
                 if spec["entry"]["kind"] == "script":
-                    result = child.run_script(spec["entry"])
+                    result = execution.run_script(spec["entry"])
                 else:
-                    child.enter(store, spec["entry"])
-                    result = child.run_function(store, spec, payloads, None)
+                    execution.enter(store, spec["entry"])
+                    result = execution.run_function(store, spec, payloads, None)
             except errors.ArtifactError:
                 raise
             except (Exception, SystemExit) as error:
-                result = child.failure_of(error, spec["entry"])
+                result = endings.failure_of(error, spec["entry"])
                 full = settings.load_settings().traceback == "full"
                 sys.stderr.write(frames.traceback_text(error, full, "MINIPIPE_TRACEBACK=full"))
                 if inspect is not None:

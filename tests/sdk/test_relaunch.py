@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from minipipe import PipelineController, Task
-from minipipe.engine import child
+from minipipe.engine import execution
 from minipipe.sdk import launch, overrides, pipeline
 from minipipe.sdk.definition import Definition, as_stored
 from minipipe.store import edits, steering
@@ -135,7 +135,7 @@ def test_modules_that_a_queued_script_imports_are_watched_from_then_on(home: Sto
     files = edits.facts(home, task.row_id)["files"]
     assert {Path(file).name for file in files} == {"helper.py", "deep.py"}
     (folder / "deep.py").write_text("x = 2")
-    assert child._changed_files(edits.facts(home, task.row_id)) == [str(folder / "deep.py")]
+    assert execution.changed_files(edits.facts(home, task.row_id)) == [str(folder / "deep.py")]
     Task.dequeue(task)
     Task.enqueue(task, "night")
-    assert child._changed_files(edits.facts(home, task.row_id)) == []
+    assert execution.changed_files(edits.facts(home, task.row_id)) == []
