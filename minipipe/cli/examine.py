@@ -92,7 +92,7 @@ def store_of(out: Output, path: Path, deep: bool, damages: list[checks.Damage]) 
 
 
 def _place(store: Store) -> Finding:
-    _, version = schema.version_of(store.database.connection())
+    _, version = store.database.read(schema.version_of)
     mode = stat.S_IMODE(store.path.stat().st_mode)
     kind = file_system(store.path) or "unknown file system"
     free = output.size(shutil.disk_usage(store.path).free)

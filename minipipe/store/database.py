@@ -4,7 +4,9 @@ Why each rule is there:
 
 * `BEGIN IMMEDIATE` for every write. A deferred transaction that turns into a write gives "database is locked" whatever the
   timeout; eight processes claiming that way for ten seconds saw it over a million times, with IMMEDIATE not once.
-* SQLite waits 50 ms at most, then Python waits with jitter. SQLite's own long wait starves processes and signal handlers.
+* SQLite waits 50 ms at most, then Python waits with jitter, for reads as for writes. SQLite's own long wait starves processes and
+  signal handlers. A reader waits for whoever has the whole file for himself: the last to close it takes its log away under an
+  exclusive lock, the first to open it after a crash recovers the log (sqlite.org/wal.html, "Sometimes Queries Return SQLITE_BUSY").
 * A connection is closed before a fork and reopened when needed. Two processes that share one after a fork both commit
   "successfully" and the file is malformed; a child forked in its parent's transaction could never write again.
 * Checkpoints only by `checkpoint`, under one lock and holding the writer's: SQLite before 3.51.3 can lose commits when a checkpoint
@@ -83,11 +85,12 @@ class Database:
 
         Raises:
             ForkedConnection: this object was opened in another process and the fork went past Python's hooks.
+            StoreBusy: somebody had the file for himself past the deadline.
         """
         if self._connection is None:
-            with self._lock:
+            with self._lock, mapped(self.path):
                 if self._connection is None:
-                    self._connection = self._open()
+                    self._connection = _patiently(self._open, self.path)
                     self._pid = os.getpid()
         elif self._pid != os.getpid():
             raise errors.ForkedConnection(
@@ -102,16 +105,15 @@ class Database:
             raise errors.ForkedConnection(
                 f"the {_forbidden} must not open {self.path}", "it forks, and an open database does not survive a fork"
             )
-        with mapped(self.path):
-            os.stat(self.path)
-            before = self._files()
-            try:
-                connection = self._configure()
-            except sqlite3.OperationalError as error:
-                # With 0 bytes free SQLite cannot make its shared-memory file; an exclusive lock keeps that index in memory.
-                if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
-                    raise
-                connection = self._configure("locking_mode=EXCLUSIVE")
+        os.stat(self.path)
+        before = self._files()
+        try:
+            connection = self._configure()
+        except sqlite3.OperationalError as error:
+            # With 0 bytes free SQLite cannot make its shared-memory file; an exclusive lock keeps that index in memory.
+            if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
+                raise
+            connection = self._configure("locking_mode=EXCLUSIVE")
         self._identity = (before[0], *self._files()[1:])
         self._synchronous = "FULL"
         self._commits += 1  # SQLite counts anew: what others committed while this was closed (for a fork) must show
@@ -157,13 +159,21 @@ class Database:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def read(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What `look` returns, which only reads and empties its cursors; it is called again while the file is somebody's alone.
+
+        Raises:
+            StoreBusy: it was so past the deadline.
+        """
+        with self._lock, mapped(self.path):
+            return _patiently(lambda: look(self.connection()), self.path)
+
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of one SELECT. The cursor is emptied, so no read lock outlives the call."""
-        with self._lock, mapped(self.path):
-            try:
-                return _patiently(lambda: self.connection().execute(sql, parameters).fetchall(), self.path)
-            except UnicodeEncodeError as error:
-                raise naming.unstorable(error) from None
+        try:
+            return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
+        except UnicodeEncodeError as error:
+            raise naming.unstorable(error) from None
 
     def row(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Row | None:
         """The first row of one SELECT, None if there is none."""
@@ -183,6 +193,7 @@ class Database:
                 try:
                     self._depth += 1
                     self._reading = True
+                    self.rows("SELECT 1 FROM sqlite_master LIMIT 1")  # here the one state begins; nothing inside has to wait
                     yield
                 finally:
                     self._depth -= 1
@@ -190,10 +201,9 @@ class Database:
                     connection.execute("COMMIT")
 
     def data_version(self) -> int:
-        """A number that changes when anybody has committed, also another thread of this process; costs about 2 microseconds."""
-        with self._lock:
-            # SQLite does not count the commits of the asking connection, and all threads of a process share one.
-            return int(self.connection().execute("PRAGMA data_version").fetchone()[0]) << 32 | self._commits
+        """A number that changes when anybody has committed, also another thread of this process; costs some microseconds."""
+        # SQLite does not count the commits of the asking connection, and all threads of a process share one.
+        return self.read(lambda connection: int(connection.execute("PRAGMA data_version").fetchall()[0][0]) << 32 | self._commits)
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +305,7 @@ class Database:
         """
         with self._lock, mapped(self.path):
             connection = self.connection()
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            _patiently(lambda: connection.execute("PRAGMA auto_vacuum=INCREMENTAL"), self.path)
             _patiently(lambda: connection.execute("VACUUM"), self.path)
             self._commits += 1
 
@@ -325,7 +335,8 @@ class Database:
             connection.execute("PRAGMA cache_size=16")
             _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.path)
             try:
-                connection.execute("INSERT INTO meta VALUES ('reserve', CAST(zeroblob(?) AS TEXT))", (LOG_BYTES,))
+                if self._log_size() < LOG_BYTES:  # of many workers that start at once, one writes it
+                    connection.execute("INSERT INTO meta VALUES ('reserve', CAST(zeroblob(?) AS TEXT))", (LOG_BYTES,))
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                     raise

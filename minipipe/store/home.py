@@ -274,7 +274,7 @@ def _check_version(store: Store) -> None:
     path = store.path / DATABASE
     _refuse(path, *_peek(path))
     # The look went past the log, where the newest version may stand; the connection sees it.
-    version = schema.version_of(store.database.connection())
+    version = store.database.read(schema.version_of)
     _refuse(path, *version)
     if version[1] < schema.VERSION:
         _upgrade(store)
@@ -319,11 +319,10 @@ def _peek(path: Path) -> tuple[int, int]:
 
 def _upgrade(store: Store) -> None:
     database = store.database
-    with database._lock, mapped(database.path):
-        application, version = schema.version_of(database.connection())
-        _refuse(database.path, application, version)
-        if version < schema.VERSION:
-            database.copy_to(Path(f"{database.path}.schema{version}.{fresh_id()[: 2 * 4]}"))
+    application, version = database.read(schema.version_of)
+    _refuse(database.path, application, version)
+    if version < schema.VERSION:
+        database.copy_to(Path(f"{database.path}.schema{version}.{fresh_id()[: 2 * 4]}"))
     with database.write() as connection:
         if schema.version_of(connection)[1] < schema.VERSION:
             schema.migrate(connection)

@@ -224,6 +224,89 @@ def test_readers_do_not_wait_for_a_writer(store: Store, foreign: sqlite3.Connect
     foreign.execute("COMMIT")
 
 
+@pytest.fixture
+def taken(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Somebody has the closed file for himself, as who takes its log away or recovers it, until the first pause of who waits; the
+    pauses made."""
+    store.close()
+    owner = sqlite3.connect(store.database.path, isolation_level=None, timeout=0)
+    owner.execute("PRAGMA locking_mode=EXCLUSIVE")
+    owner.execute("UPDATE meta SET value = value")
+    pauses: list[float] = []
+
+    def pause(low: float, high: float) -> float:
+        owner.close()
+        pauses.append(low)
+        return low
+
+    monkeypatch.setattr(database, "between", pause)
+    return pauses
+
+
+def look_twice(store: Store) -> None:
+    with store.database.snapshot():
+        assert store.database.rows("SELECT * FROM meta")
+
+
+LOOKS: dict[str, Callable[[Store], object]] = {
+    "opening the store": lambda store: Store.open(store.path, create=False).close(),
+    "a query": lambda store: store.database.rows("SELECT * FROM meta"),
+    "a look for changes": lambda store: store.database.data_version(),
+    "a snapshot": look_twice,
+    "a write": lambda store: put(store, "key"),
+    "the connection itself": lambda store: store.database.connection(),
+    "room for the log": lambda store: store.database.reserve_log(),
+    "a copy": lambda store: store.database.copy_to(store.path / "copy"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_everything_waits_while_the_file_is_somebodys_alone(
+    store: Store, taken: list[float], look: Callable[[Store], object]
+) -> None:
+    look(store)
+    assert taken
+
+
+def test_a_read_gives_up_at_the_deadline_as_a_write_does(
+    store: Store, foreign: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    foreign.execute("PRAGMA locking_mode=EXCLUSIVE")
+    foreign.execute("UPDATE meta SET value = value")
+    monkeypatch.setattr(database._patiently, "__defaults__", (0.2,))
+    with pytest.raises(errors.StoreBusy, match="was locked for 0 s"):
+        Store.open(store.path, create=False)
+
+
+def test_a_snapshot_begins_with_its_first_line(store: Store, foreign: sqlite3.Connection) -> None:
+    """Its one wait is over then: what is read inside, also past `rows`, meets no lock."""
+    with store.database.snapshot():
+        foreign.execute("INSERT INTO meta VALUES ('late', '1')")
+        assert not has(store, "late")
+    assert has(store, "late")
+
+
+def test_of_workers_that_start_at_once_one_makes_room_in_the_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Store.open(store.path, create=False, durability="fast")
+    statements: list[str] = []
+    other.database.connection().set_trace_callback(statements.append)
+    patiently = database._patiently
+
+    def late(action: Callable[[], object], path: Path) -> object:
+        """Between the other's look at the log and its turn to write."""
+        monkeypatch.setattr(database, "_patiently", patiently)
+        store.database.reserve_log()
+        return patiently(action, path)
+
+    monkeypatch.setattr(database, "_patiently", late)
+    other.database.reserve_log()
+    assert Path(f"{store.database.path}-wal").stat().st_size >= database.LOG_BYTES
+    assert "BEGIN IMMEDIATE" in statements
+    assert not any(statement.startswith("INSERT") for statement in statements)
+    other.close()
+
+
 def test_the_data_version_changes_with_every_commit_and_with_nothing_else(store: Store, foreign: sqlite3.Connection) -> None:
     seen = [store.database.data_version()]
 
