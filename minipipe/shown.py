@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import sys
@@ -15,12 +16,17 @@ from minipipe.escaping import escape_lines as escape_lines
 
 def tell(text: object) -> None:
     """One line on stderr; what in it comes from outside cannot steer the terminal."""
-    print(escape(text), file=sys.stderr, flush=True)
+    _say(escape(text))
 
 
 def tell_lines(text: object) -> None:
     """The same for text of several lines."""
-    print(escape_lines(text), file=sys.stderr, flush=True)
+    _say(escape_lines(text))
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal was closed or the pipe is: no reason to end what goes on
+        print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str, stacklevel: int) -> None:

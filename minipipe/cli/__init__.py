@@ -323,6 +323,4 @@ def _wants_json(args: list[str]) -> bool:
 def _drop_stdout() -> None:
     """The reader is gone: nothing may complain about it, not even the flush when Python ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+        _output().silence(sys.stdout.fileno())

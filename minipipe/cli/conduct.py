@@ -197,8 +197,8 @@ class _Conductor:
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
         before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # a background job of a shell ignores Ctrl-C
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C, one under nohup a hangup
                 before[number] = signal.signal(number, self._on_signal)
         try:
             yield
@@ -208,7 +208,10 @@ class _Conductor:
                     signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP and self.signals:
+            return  # of the same closed terminal: the shell sends one to its jobs, the system another as the shell ends
         self.signals += 1
+        output.leave_closed_terminal()
         if self.signals == 1:
             if self.follower.store is not None and not self.quiet:
                 words = f"stopping: up to {self.settings.grace_s + _SETTLE_S:.0f}s (again: at once)"
@@ -246,6 +249,7 @@ class _Conductor:
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _conclude(self, ended: script.Ended) -> int:
+        output.leave_closed_terminal()
         store = self._open_store()
         runs = sessions.runs(store, self.scope) if store is not None else []
         self._print_traceback(ended)

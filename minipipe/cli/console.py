@@ -114,15 +114,13 @@ class Console:
             self._draw()
 
     def relay(self, text: str) -> None:
-        """Print text on stdout for the script. A reader that has gone away is no error."""
+        """Print text on stdout for the script. A reader or a terminal that has gone away is no error."""
         try:
             with self.lock:
                 sys.stdout.write(text)
                 sys.stdout.flush()
-        except BrokenPipeError:
-            null = os.open(os.devnull, os.O_WRONLY)  # as Python's documentation of SIGPIPE advises
-            os.dup2(null, 1)
-            os.close(null)
+        except OSError:
+            output.silence(1)
 
     # -- our side -----------------------------------------------------------------------------------------------------
 

@@ -232,6 +232,22 @@ def write(text: str) -> None:
     print(text, flush=is_terminal(sys.stdout))
 
 
+def silence(descriptor: int) -> None:
+    """Whatever is written there from now on goes nowhere, as Python's documentation of SIGPIPE advises."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+
+
+def leave_closed_terminal() -> None:
+    """Silence the standard streams if their terminal was closed: a word to it would be an error that hides what happened."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")  # nothing to anybody, but an error where nobody will ever read
+        except OSError:
+            silence(descriptor)
+
+
 def note(text: str, kind: str = "note") -> None:
     """One line of chatter on stderr: ``note: …``, ``warning: …``, or bare with ""."""
     prefix = f"{style(kind, kind, sys.stderr)}: " if kind else ""

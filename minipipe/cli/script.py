@@ -30,7 +30,7 @@ class Ended:
 
     @property
     def interrupted(self) -> bool:
-        """True if Ctrl-C or SIGTERM ended it."""
+        """True if Ctrl-C, SIGTERM or SIGHUP ended it."""
         return isinstance(self.error, KeyboardInterrupt)
 
 

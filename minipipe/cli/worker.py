@@ -68,7 +68,7 @@ def _leave_early(number: int, frame: object) -> None:
 
 
 class _Speaker:
-    """Writes what the worker says. A closed pipe silences it: the work goes on."""
+    """Writes what the worker says. A closed pipe or terminal silences it: the work goes on."""
 
     def __init__(self, out: Output) -> None:
         self.out = out
@@ -111,8 +111,6 @@ class _Speaker:
                 output.print_json(document, line=True)
             else:
                 print(output.escape(text), flush=True)
-        except BrokenPipeError:
+        except OSError:
             self.silent = True
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
-            os.close(null)
+            output.silence(sys.stdout.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import stat
@@ -66,6 +67,27 @@ def test_a_worker_whose_reader_is_gone_works_on(filled: Filled) -> None:
         done = subprocess.run((*PYTHON, "worker", "--until-idle"), stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert filled.row(step)["status"] == "completed"
+
+
+def test_a_worker_whose_terminal_closes_leaves_in_order(filled: Filled, wait_for: Callable[..., None]) -> None:
+    """Every word to such a terminal is an error; its steps go back uncounted all the same."""
+    run = filled.run()
+    step = filled.step(run, "sleep", entry=importable("signal", "pause"))
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        (*PYTHON, "worker"), stdout=child, stderr=child, stdin=child, env={**os.environ, "MINIPIPE_DRAIN_S": "0.2"}
+    )
+    os.close(child)
+    try:
+        wait_for(lambda: filled.row(step)["status"] == "in_progress", 60)
+        os.close(parent)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(60) == 0
+        row = filled.row(step)
+        assert (row["status"], row["crashes"], row["returns"]) == ("queued", 0, 1)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_json_of_a_worker_is_one_document_and_jsonl_is_a_stream(filled: Filled, command: Command) -> None:

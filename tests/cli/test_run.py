@@ -373,7 +373,7 @@ def test_a_timeout_ends_a_script_that_has_started_nothing() -> None:
 
 
 @pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_stops_the_run_and_names_what_resumes_it(start: str, number: int) -> None:
     process = flows.begin("run", write(flows.hanging() + start))
     wait_for(lambda: "second" in ran(), process)
@@ -385,6 +385,47 @@ def test_one_signal_stops_the_run_and_names_what_resumes_it(start: str, number: 
     assert err.endswith(f"error: interrupted\n  hint: minipipe resume {run_id}\n")
     assert sorted(facts("SELECT name, status FROM task")) == [("chain", "stopped"), ("first", "completed"), ("second", "stopped")]
     no_process_left()
+
+
+def test_a_closed_terminal_stops_the_run_as_ctrl_c_does() -> None:
+    """Every word to such a terminal is an error; none of them becomes the ending."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen([*MINIPIPE, "run", write(flows.hanging() + START)], stdout=child, stderr=child, stdin=child)
+    os.close(child)
+    wait_for(lambda: "second" in ran())
+
+    os.close(parent)
+    process.send_signal(signal.SIGHUP)
+
+    assert process.wait(flows.PATIENCE_S) == 130
+    assert sorted(facts("SELECT name, status FROM task")) == [("chain", "stopped"), ("first", "completed"), ("second", "stopped")]
+    no_process_left()
+
+
+def test_a_second_hangup_is_no_second_wish() -> None:
+    os.environ["MINIPIPE_GRACE_S"] = "1"
+    process = flows.begin("run", write(flows.hanging("signal.signal(signal.SIGTERM, signal.SIG_IGN)") + START))
+    wait_for(lambda: "second" in ran(), process)
+
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: facts("SELECT 1 FROM task WHERE abort_requested = 1"), process)
+    code, _, err = flows.interrupt(process, signal.SIGHUP)
+
+    assert code == 130
+    assert "killed" not in err
+    assert "error: interrupted\n" in err
+    no_process_left()
+
+
+def test_under_nohup_a_hangup_is_ignored() -> None:
+    process = subprocess.Popen(["nohup", *MINIPIPE, "run", write(flows.hanging() + START)], stderr=-1, stdout=-1, text=True)
+    wait_for(lambda: "second" in ran())
+
+    process.send_signal(signal.SIGHUP)
+    Path("go").touch()
+
+    out, err = process.communicate(timeout=flows.PATIENCE_S)
+    assert (process.returncode, out) == (0, "result 20\n"), err
 
 
 @pytest.mark.parametrize("start", [pytest.param(START, marks=pytest.mark.exhaustive), LOCALLY])

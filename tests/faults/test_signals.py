@@ -142,8 +142,7 @@ def test_a_signal_to_a_controller_ends_its_run_and_all_that_it_started(shop: Sho
             said = controller.communicate(timeout=30)[1].decode()
         finally:
             controller.kill()
-    # A closed terminal ends the command as any other; what it started ends itself, as after a kill.
-    assert controller.returncode == (-number if number in (signal.SIGKILL, signal.SIGHUP) else 130), said
+    assert controller.returncode == (-number if number == signal.SIGKILL else 130), said
     assert "Traceback" not in said
     workers.reap(shop.store, shop.max_crashes, sweep)
     (run,) = shop.store.database.rows("SELECT status, reason FROM task WHERE controller = 1")
