@@ -343,11 +343,11 @@ def test_a_foreign_commit_wakes_who_waits(store: Store, foreign: sqlite3.Connect
         return has(store, "wake")
 
     result: list[bool] = []
-    waiting = threading.Thread(target=lambda: result.append(waiting.wait(store, done, timeout_s=20)))
-    waiting.start()
+    thread = threading.Thread(target=lambda: result.append(waiting.wait(store, done, timeout_s=20)))
+    thread.start()
     assert asked.wait(10)
     foreign.execute("INSERT INTO meta VALUES ('wake', '1')")
-    waiting.join(10)
+    thread.join(10)
     assert result == [True]
     assert len(looks) <= 3, "it asks after a change, not all the time"
 
