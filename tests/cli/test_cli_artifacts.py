@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import Filled
 
 from minipipe.store import blobs, plots
 from minipipe.store.blobs import Writer
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 

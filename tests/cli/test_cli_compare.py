@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import Result
-from conftest import Filled
 
 from minipipe.cli.metrics import sparkline
 from minipipe.shown import measured as worded
 from minipipe.store import records, tasks
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 

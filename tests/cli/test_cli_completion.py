@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import Filled
 
 from minipipe.cli import root
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 

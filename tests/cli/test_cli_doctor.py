@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import Filled
 
 from minipipe.store import cache, home, locks, workers
 from minipipe.store.home import Store
+from tests.cli.conftest import Filled
 from tests.faults.sane import sane
 
 Invoke = Callable[..., Result]

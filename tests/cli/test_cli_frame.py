@@ -13,10 +13,10 @@ from typing import Any
 import click
 import pytest
 from click.testing import Result
-from conftest import PYTHON, Filled
 
 from minipipe import cli as package
 from minipipe import errors
+from tests.cli.conftest import PYTHON, Filled
 
 Invoke = Callable[..., Result]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from conftest import Filled
 
 from minipipe.store import records
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import Filled
 
 from minipipe.cli import meter, output, root
 from minipipe.store import edits, workers
 from minipipe.store.home import BALLAST_BYTES
+from tests.cli.conftest import Filled
 from tests.faults.sane import sane
 
 Invoke = Callable[..., Result]

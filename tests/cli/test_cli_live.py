@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import flows
 import pytest
 from click.testing import Result
-from conftest import PYTHON, Filled
 
 from minipipe.cli import block, lines
 from minipipe.cli.block import Block, fold
 from minipipe.store import attempts, records, sessions, tasks, views
+from tests.cli import flows
+from tests.cli.conftest import PYTHON, Filled
 
 Invoke = Callable[..., Result]
 

@@ -7,7 +7,8 @@ import subprocess
 from collections.abc import Callable
 
 from click.testing import Result
-from conftest import PYTHON, Filled
+
+from tests.cli.conftest import PYTHON, Filled
 
 Invoke = Callable[..., Result]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Filled
 
 from minipipe import errors
 from minipipe.store import lookup, tasks
+from tests.cli.conftest import Filled
 
 
 def set_uid(filled: Filled, task: tasks.Submitted, uid: str) -> str:

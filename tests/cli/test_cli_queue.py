@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import Filled
 
 from minipipe.store import attempts
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 

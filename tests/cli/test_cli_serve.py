@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import PYTHON, Filled
 
 from minipipe.store import attempts, waiting, workers
+from tests.cli.conftest import PYTHON, Filled
 
 Invoke = Callable[..., Result]
 Command = Callable[..., subprocess.CompletedProcess[bytes]]

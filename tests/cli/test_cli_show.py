@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from click.testing import Result
-from conftest import Filled
 
 from minipipe import frames as cutting
 from minipipe.store import tasks
+from tests.cli.conftest import Filled
 
 Invoke = Callable[..., Result]
 

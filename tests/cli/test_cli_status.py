@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import pytest
 from click.testing import Result
-from conftest import PYTHON, Filled
 
 from minipipe.store import attempts, details, locks, presence, queues, reasons, tasks, views, workers
+from tests.cli.conftest import PYTHON, Filled
 
 Invoke = Callable[..., Result]
 

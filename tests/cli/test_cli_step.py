@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from conftest import PYTHON
 
 from minipipe.store.home import Store
+from tests.cli.conftest import PYTHON
 from tests.faults.sane import sane
 
 Invoke = Callable[..., Result]

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Filled
-from flows import command, write
 
 from minipipe.cli import ending
 from minipipe.store import attempts, sessions
+from tests.cli.conftest import Filled
+from tests.cli.flows import command, write
 
 CONTROLLER = """
 from minipipe import PipelineController

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flows import HEAD, command, facts, ran, write
+
+from tests.cli.flows import HEAD, command, facts, ran, write
 
 FLOW = (
     HEAD

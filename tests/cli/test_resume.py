@@ -7,9 +7,10 @@ import re
 import signal
 from pathlib import Path
 
-import flows
 import pytest
-from flows import BREAKING, CHAIN, LOCALLY, START, command, facts, ran, wait_for, write
+
+from tests.cli import flows
+from tests.cli.flows import BREAKING, CHAIN, LOCALLY, START, command, facts, ran, wait_for, write
 
 MIXED = START + "\n"
 

@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-import flows
 import pytest
-from flows import BREAKING, CHAIN, HEAD, LOCALLY, MINIPIPE, START, command, facts, ran, wait_for, write
 
 from minipipe.cli import ending, run
+from tests.cli import flows
+from tests.cli.flows import BREAKING, CHAIN, HEAD, LOCALLY, MINIPIPE, START, command, facts, ran, wait_for, write
 
 
 def no_process_left() -> None:

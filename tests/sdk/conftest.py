@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import Ran, read_flow, remote_cases, run_flow
 
 from minipipe import Task, context
 from minipipe.sdk import session
 from minipipe.store import edits
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import Ran, read_flow, remote_cases, run_flow
 
 
 @pytest.fixture(scope="session")

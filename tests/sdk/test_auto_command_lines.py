@@ -19,6 +19,7 @@ from minipipe.sdk import auto
 from minipipe.sdk.auto import connection
 from minipipe.sdk.connect import Binding
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import python
 
 
 @pytest.fixture(autouse=True)
@@ -374,8 +375,6 @@ def test_a_hook_is_installed_when_its_library_is_imported_and_leaves_its_loader_
 
 
 def test_nothing_of_a_library_is_imported_for_its_hook() -> None:
-    from sdk_scripts import python
-
     names = ("fire", "hydra", "jsonargparse", "absl", "click")
     script = f"import sys; import minipipe; minipipe.Task; print([name for name in {names} if name in sys.modules])"
     assert python(Path.cwd(), "-c", script).out == "[]\n"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import Left, python
 
 from minipipe import Task
 from minipipe.sdk import auto
@@ -17,6 +16,7 @@ from minipipe.sdk.auto import connection
 from minipipe.sdk.connect import Binding
 from minipipe.store import edits, models, plots
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import Left, python
 
 Become = Callable[[Task], Task]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import FLOWS, Done, Left, python
+
+from tests.sdk.sdk_scripts import FLOWS, Done, Left, python
 
 HEAD = """
 import functools, math, os, sys

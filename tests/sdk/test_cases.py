@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sdk_scripts import Ran, cases_of, remote_cases
+
+from tests.sdk.sdk_scripts import Ran, cases_of, remote_cases
 
 FLOWS = ("arrays", "callbacks", "calls", "control", "data", "nested", "reporting")
 CASES = [(flow, name, *ends) for flow in FLOWS for name, ends in cases_of(flow).items()]

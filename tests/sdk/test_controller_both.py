@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import FLOWS, Left, python, work
 
 from minipipe.sdk.task import Task
+from tests.sdk.sdk_scripts import FLOWS, Left, python, work
 
 WAYS = (
     ("decorator", "local"),

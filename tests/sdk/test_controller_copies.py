@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import FLOWS, Left, cases_of, python, work
+
+from tests.sdk.sdk_scripts import FLOWS, Left, cases_of, python, work
 
 CASES = {name: ends for name, (ends, _) in cases_of("copies").items()}
 

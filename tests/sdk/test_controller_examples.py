@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import ROOT, TIMEOUT_S, Done, Left, python, surroundings
 
 from minipipe.sdk.task import Task
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import ROOT, TIMEOUT_S, Done, Left, python, surroundings
 
 # Looked for, not imported: every process of pytest-xdist reads this file, and one runs what is in it.
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sdk_scripts import FLOWS, TIMEOUT_S, Left, python, start, surroundings, work
+
+from tests.sdk.sdk_scripts import FLOWS, TIMEOUT_S, Left, python, start, surroundings, work
 
 HEAD = """
 import os, sys, time

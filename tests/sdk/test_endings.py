@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sdk_scripts import Ran
 
 from minipipe.sdk.task import Task
+from tests.sdk.sdk_scripts import Ran
 
 Flow = Callable[[str, str], Ran]
 both_modes = pytest.mark.parametrize("mode", ["local", "remote"])

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sdk_scripts import TIMEOUT_S, Left, python, start, work
 
 from minipipe.store import steering
+from tests.sdk.sdk_scripts import TIMEOUT_S, Left, python, start, work
 
 HEAD = """
 import json, os, sys, time

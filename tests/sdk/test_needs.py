@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import Done, Left, python, work
+
+from tests.sdk.sdk_scripts import Done, Left, python, work
 
 HEAD = """
 import json, os, sys

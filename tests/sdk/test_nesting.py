@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sdk_scripts import TIMEOUT_S, Left, python, surroundings, work
+
+from tests.sdk.sdk_scripts import TIMEOUT_S, Left, python, surroundings, work
 
 FLOW = """
 import os, sys, time

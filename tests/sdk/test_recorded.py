@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import ROOT, Left, python
 
 from minipipe import NotSupported, PipelineController, PipelineDecorator, StorageManager, Task
 from minipipe.sdk import notice, pipeline
 from minipipe.sdk.dataset import Dataset
 from minipipe.store import records
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import ROOT, Left, python
 
 # -- arguments of pipelines and steps -------------------------------------------------------------------------------------
 

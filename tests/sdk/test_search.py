@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from sdk_scripts import FLOWS, ROOT, python
 
 from minipipe import errors
 from minipipe.sdk.automation.objective import MultiObjective
 from minipipe.sdk.automation.optimizer import HyperParameterOptimizer
 from minipipe.sdk.automation.parameters import DiscreteParameterRange
 from minipipe.sdk.task import Task
+from tests.sdk.sdk_scripts import FLOWS, ROOT, python
 
 pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 

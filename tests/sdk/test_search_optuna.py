@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import python
+
+from tests.sdk.sdk_scripts import python
 
 pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import FLOWS, python, start, surroundings
 
 from minipipe import errors
 from minipipe.sdk.automation.scheduler import TaskScheduler
@@ -20,6 +19,7 @@ from minipipe.sdk.model import OutputModel
 from minipipe.sdk.task import Task
 from minipipe.store import records, steering, workers
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import FLOWS, python, start, surroundings
 
 pytestmark = pytest.mark.exhaustive  # real searches, services and examples, each with processes of its own
 

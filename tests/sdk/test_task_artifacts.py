@@ -15,12 +15,12 @@ from typing import Any
 import numpy
 import pandas
 import pytest
-from sdk_scripts import python
 
 from minipipe import StorageManager, Task, errors
 from minipipe.sdk.artifact import Artifact
 from minipipe.store import blobs
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import python
 
 FRAME = pandas.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=["one", "two"])
 

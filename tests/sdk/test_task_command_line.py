@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import Left, python, work
 
 from minipipe import Task
 from minipipe.sdk.auto import connection
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import Left, python, work
 
 Become = Callable[[Task], Task]
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas
 import pytest
-from sdk_scripts import python, work
 
 from minipipe import Task, context, errors
 from minipipe.sdk import git_facts, task_registered
 from minipipe.store import steering
 from minipipe.store.home import Store
 from tests.faults.sane import sane
+from tests.sdk.sdk_scripts import python, work
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import FLOWS, Left, python, start, work
 
 from minipipe import Task, errors, seeds, states
 from minipipe.sdk import session
 from minipipe.store import edits, workers
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import FLOWS, Left, python, start, work
 
 ENDINGS = {
     "the end": (0, "completed", ""),

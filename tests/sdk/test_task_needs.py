@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sdk_scripts import Left, python, work
 
 from minipipe import Task
 from minipipe.sdk import notice, task_needs
 from minipipe.store import edits, environments
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import Left, python, work
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Optional
 
 import pytest
-from sdk_scripts import Left, python, work
 
 from minipipe import Task, errors
 from minipipe.sdk import flow, values
 from minipipe.store.home import Store
+from tests.sdk.sdk_scripts import Left, python, work
 
 Become = Callable[[Task], Task]
 
