@@ -17,13 +17,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from minipipe import codekey, context, errors, frames, hashing, seeds, settings, states
+from minipipe import context, errors, frames, settings, states
 from minipipe.engine import worker as engine
-from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, needs, proxy, references, session, task_fields
-from minipipe.sdk.specs import Caller, Retry, RunOptions, Step, StepSpec
+from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, packing, proxy, references, session, task_fields
+from minipipe.sdk.specs import Caller, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
-from minipipe.shown import tell, warn
-from minipipe.store import acceptance, attempts, placeholders, promote, records, resume, runs, steering, tasks, workers
+from minipipe.shown import tell
+from minipipe.store import attempts, placeholders, promote, records, resume, runs, steering, tasks, workers
 from minipipe.store.attempts import Outcome
 from minipipe.store.home import Store
 
@@ -59,8 +59,6 @@ class Run:
         self.options = options
         self.again = again
         self.settings = settings.load_settings()
-        self._planner = needs.Planner(store)
-        self._accepted: dict[acceptance.Place, acceptance.Acceptance] | None = None
         self.steps: dict[str, Step] = {}
         self.by_id: dict[int, Step] = {}
         self.failure: BaseException | None = None
@@ -86,6 +84,8 @@ class Run:
         self._thread = threading.current_thread()
         if self.private and not self.session:
             self.session = local.session()
+        belongs = packing.Belonging(task_id, uid, self.session, self.private)
+        self._packer = packing.Packer(store, belongs, options, self.settings)
 
     @property
     def debug(self) -> bool:
@@ -123,7 +123,8 @@ class Run:
             controls = frozenset(getattr(self._local, "controls", ()))
             if self.caller is not None and self.caller.name:
                 controls |= {self.caller.lease.task}
-            new = replace(self._new_task(spec, name, given, code, controls), placeholders=placeholders)
+            new = self._packer.new_task(spec, name, given, code, self._parents(spec, name), controls)
+            new = replace(new, placeholders=placeholders)
             submitted = (resume.reattach(self.store, self.id, new) if self.again else None) or tasks.submit(
                 self.store, new, durable=spec.draft
             )
@@ -138,22 +139,7 @@ class Run:
         """Submit a step that is a copy of a template, with everything but the run's own part filled in."""
         with self._lock:
             self._check_going()
-            retry = self._retry_of(spec)
-            new = replace(
-                template,
-                project=template.project or self.options.project_of(spec),
-                parent_id=self.id,
-                queue=spec.queue or self.options.default_queue or self.settings.queue,
-                session=self.session,
-                private=self.private,
-                hold="launch" if spec.before else None,
-                gate=bool(spec.after),
-                max_retries=retry if isinstance(retry, int) else 0,
-                ask_retry=callable(retry),
-                parents=tuple((self._parent(parent, spec.name), "order") for parent in spec.parents),
-                use_cache=template.adopts is None and self._may_use_cache(spec, spec.name),
-                tags=(*template.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
-            )
+            new = self._packer.copy_of(spec, template, self._parents(spec, spec.name))
             known = resume.reattach(self.store, self.id, new) if self.again else None
             submitted = known or tasks.submit(self.store, new, durable=False)
             step = Step(spec, spec.name, submitted.id, submitted.uid, {})
@@ -173,7 +159,7 @@ class Run:
         self.steps[step.name] = self.by_id[step.id] = step
         if step.spec.node is not None:
             step.spec.node.bind(self, step)
-        if step.spec.has_callbacks or callable(self._retry_of(step.spec)):
+        if step.spec.has_callbacks or callable(self.options.retry_of(step.spec)):
             assert self.callbacks is not None
             self.callbacks.watch(step)
         if status not in states.ENDED:
@@ -198,126 +184,11 @@ class Run:
     def _pack(self, spec: StepSpec, name: str, values: dict[str, Any]) -> tuple[arguments.Arguments, capture.Captured]:
         """Arguments and code of a step, ready to be stored."""
         try:
-            given = arguments.encode(self.store, name, self.uid, values, self.options.called, self.options.serialize)
-            return given, capture.capture(spec.function, name, spec.helpers, self.options.local_imports)
+            return self._packer.pack(spec, name, values)
         except errors.CannotTravel:
             if self.failure is not None:  # what was to travel was waiting for a step of a run that failed
                 raise self.failure from None
             raise
-
-    def _new_task(
-        self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, controls: frozenset[int]
-    ) -> tasks.NewTask:
-        if self.options.roots:
-            code = replace(code, entry={**code.entry, "roots": list(dict.fromkeys([*self.options.roots, *code.entry["roots"]]))})
-        planned = self._planner.plan(name, spec.needs.over(self.options.needs), code.entry)
-        if "packages" not in planned.entry and "pinned" not in planned.entry:
-            self._check_imports(name, spec, code.entry)
-        key_base = self._key_base(spec, name, given, code, planned.key_parts)
-        parents = [(parent, "data") for parent in given.parents] + [
-            (self._parent(parent, name), "order") for parent in spec.parents
-        ]
-        direct = {parent for parent, _ in parents}
-        parents += [(parent, "control") for parent in sorted(controls - direct)]
-        links = list(given.links)
-        if code.pickled is not None:
-            links.append(tasks.Link("code", "function", capture.encoded(self.store, code.pickled)))
-        if code.helpers is not None:
-            links.append(tasks.Link("code", "helpers", capture.encoded(self.store, code.helpers)))
-        links += self._serializers(name)
-        seed = Task._random_seed
-        retry = self._retry_of(spec)
-        return tasks.NewTask(
-            type=spec.task_type,
-            name=name,
-            project=self.options.project_of(spec),
-            entry={
-                **code.entry,
-                "returns": list(spec.returns),
-                **planned.entry,
-                **({"seed": seed} if seed != seeds.DEFAULT else {}),
-            },
-            environment=planned.environment,
-            parent_id=self.id,
-            queue=spec.queue or self.options.default_queue or self.settings.queue,
-            session=self.session,
-            private=self.private,
-            draft=spec.draft,
-            hold="launch" if spec.before else None,
-            gate=bool(spec.after),
-            max_retries=retry if isinstance(retry, int) else 0,
-            ask_retry=callable(retry),
-            time_limit_s=spec.time_limit_s,
-            tolerated=spec.behaviour.on_fail,
-            tolerates_abort=spec.behaviour.on_abort,
-            passes=spec.behaviour.passes,
-            use_cache=self._may_use_cache(spec, name),
-            code=code.code,
-            key_base=key_base,
-            settings=spec.recorded,
-            parameters=tuple(given.parameters),
-            links=tuple(links),
-            parents=tuple(parents),
-            monitors=spec.monitors,
-            tags=(*spec.tags, *((f"pipe: {self.uid}",) if self.options.add_pipeline_tags else ())),
-        )
-
-    def _serializers(self, step: str) -> list[tasks.Link]:
-        """The pipeline's own functions for what is no parameter; they travel with each step."""
-        pair = {"serialize": self.options.serialize, "deserialize": self.options.deserialize}
-        return [
-            tasks.Link("code", name, capture.encoded(self.store, capture.pickled(function, step)))
-            for name, function in pair.items()
-            if function is not None
-        ]
-
-    def _retry_of(self, spec: StepSpec) -> Retry:
-        """The step's own retries, else the pipeline's (ClearML's rule)."""
-        return spec.retry if spec.retry is not None else self.options.retry
-
-    def _check_imports(self, name: str, spec: StepSpec, entry: dict[str, Any]) -> None:
-        """A module that is missing here is missing in the step too, if the step runs in this very Python; else it is worth a word."""
-        try:
-            needs.check_imports(name, spec.function, entry["roots"])
-        except errors.MissingModule as missing:
-            if self.private:
-                raise
-            if missing.message not in self._told:
-                self._told.add(missing.message)
-                tell(f"note: {missing.message} here; {missing.cause}: its worker needs it")
-
-    def _key_base(
-        self, spec: StepSpec, name: str, given: arguments.Arguments, code: capture.Captured, more: tuple[str, ...] = ()
-    ) -> str | None:
-        unstable = [*given.unstable, *code.key.unstable]
-        if unstable and spec.cache:
-            text = f"step {name!r} is not cached: no stable digest for {', '.join(unstable)}"
-            warn(text, stacklevel=5)  # the line that calls the component
-        return (
-            None
-            if unstable
-            else hashing.combine("base", self._counts_as(code), *spec.returns, "|", *given.key_parts, *more, *self._more_key())
-        )
-
-    def _counts_as(self, code: capture.Captured) -> str:
-        """The key of the code that this one counts as: its own, unless somebody accepted it as equal (``minipipe cache accept``)."""
-        if self._accepted is None:
-            self._accepted = acceptance.known(self.store)
-        key, name, _, parts = code.code
-        if not self._accepted:
-            return key
-        one = self._accepted.get((str(json.loads(parts)[0]["file"]), name))
-        if one is None or key == one.code or not one.holds(key):
-            return key
-        if not one.bound:
-            self._accepted[one.place] = acceptance.bind(self.store, one, key)
-        return one.code
-
-    def _more_key(self) -> list[str]:
-        """What else decides a result: own serialization functions, and a seed that is not the usual one."""
-        own = [function for function in (self.options.serialize, self.options.deserialize) if function is not None]
-        seed = [] if Task._random_seed == seeds.DEFAULT else ["seed", repr(Task._random_seed)]
-        return [*(codekey.code_key(function).digest for function in own), *seed]
 
     def change_arguments(self, step: Step, values: dict[str, Any]) -> None:
         """Replace the arguments of a step that is held for its launch (a ``pre_execute_callback`` changed them).
@@ -325,14 +196,11 @@ class Run:
         Takes no lock: a thread that submits a step may be waiting for this one's value.
         """
         given, code = self._pack(step.spec, step.name, values)
-        planned = self._planner.plan(step.name, step.spec.needs.over(self.options.needs), code.entry)
-        key_base = self._key_base(step.spec, step.name, given, code, planned.key_parts)
+        key_base = self._packer.key_base(step.spec, step.name, given, code)
         steering.change_arguments(self.store, step.id, given.parameters, given.links, key_base)
 
-    def _may_use_cache(self, spec: StepSpec, name: str) -> bool:
-        refresh = {part.strip() for part in self.settings.refresh.split(",")} | set(self.options.refresh)
-        forced = self.settings.cache != "on" or spec.cache == "refresh" or refresh & {"*", name, spec.name}
-        return bool(spec.cache) and not forced
+    def _parents(self, spec: StepSpec, name: str) -> list[tuple[int, str]]:
+        return [(self._parent(parent, name), "order") for parent in spec.parents]
 
     def _parent(self, parent: str, name: str) -> int:
         if parent not in self.steps:

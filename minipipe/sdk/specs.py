@@ -118,3 +118,7 @@ class RunOptions:
         if self.target_project is True:
             return hidden
         return str(self.target_project or spec.project or hidden)
+
+    def retry_of(self, spec: StepSpec) -> Retry:
+        """The step's own retries, else the pipeline's (ClearML's rule)."""
+        return spec.retry if spec.retry is not None else self.retry
