@@ -12,7 +12,8 @@ from minipipe import errors, settings, states
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.engine.worker import sweep
-from minipipe.store import details, lookup, presence, steering, waiting, workers
+from minipipe.sdk import stopping
+from minipipe.store import details, lookup, presence, waiting, workers
 from minipipe.store.home import Store
 
 
@@ -33,7 +34,7 @@ def abort(out: Output, names: tuple[str, ...], grace: float | None) -> None:
     store = out.open_store()
     found = [lookup.find_task(store, name) for name in names]  # all names first: a wrong one changes nothing
     start = time.monotonic()
-    touched = dict(steering.abort(store, [row["id"] for row in found], grace_s=grace))
+    touched = dict(stopping.stop(store, [row["id"] for row in found], "aborted by a person", grace))
     for row in found:
         if row["id"] not in touched and row["status"] in states.ENDED:
             output.note(f"{details.label_of(store, row)} has ended ({row['status']}): left alone")

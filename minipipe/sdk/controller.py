@@ -139,12 +139,30 @@ class PipelineController(WrittenPipeline):
             run.callbacks.pipeline = self
         try:
             run.limit(self._limit_minutes)
-            for name in order:
-                if run.marked:  # a callback has stopped the pipeline
-                    break
-                self._submit(run, self._plans[name])
+            self._submit_all(run, order)
         except BaseException as error:
             self._error = error
+
+    def _submit_all(self, run: Run, order: list[str]) -> None:
+        """Submit all steps at once; but a factory is asked for its task when its parents have ended (ClearML's rule), and what
+        comes after that step is submitted after it."""
+        left = order
+        while left:
+            later: list[str] = []
+            for name in left:
+                if run.marked:  # a callback has stopped the pipeline
+                    return
+                plan = self._plans[name]
+                if all(parent in run.steps for parent in plan.spec.parents) and (
+                    plan.factory is None or run.have_ended(plan.spec.parents)
+                ):
+                    self._submit(run, plan)
+                else:
+                    later.append(name)
+            if left == later:
+                waited = [self._plans[name].spec.parents for name in later if self._plans[name].factory is not None]
+                run.wait_until(functools.partial(_may_go_on, run, waited))
+            left = later
 
     def _submit(self, run: Run, plan: dag.Plan) -> None:
         queue = str(references.fill(plan.spec.queue, self._parameters)) if plan.spec.queue else None
@@ -155,7 +173,7 @@ class PipelineController(WrittenPipeline):
         if late or late_queue:
             fields = {name: references.fill(value, self._parameters) for name, value in late.items()}
             spec = replace(spec, before=_told_late(run, fields, late_queue, spec.before))
-        if plan.factory is not None:
+        if plan.factory is not None and run.lets_run(plan.spec.parents):  # else it is skipped, and nothing has to be made
             plan = self._made_by_factory(run, plan)
         if plan.template is not None:
             copy = templates.copy_of(plan, spec, self._parameters)
@@ -173,10 +191,11 @@ class PipelineController(WrittenPipeline):
         run.submit(spec, values, tuple(waiting))
 
     def _made_by_factory(self, run: Run, plan: dag.Plan) -> dag.Plan:
-        """The step with the task that its factory makes; a run that goes on has made it before."""
+        """The step with the task that its factory makes; a run that goes on may have made it before."""
         assert plan.factory is not None
         known = runs.step_of(run.store, run.id, plan.spec.name) if run.again else None
-        made = Task(run.store, known["id"], known["uid"]) if known is not None else plan.factory(plan.node)
+        before = Task(run.store, known["id"], known["uid"]) if known is not None and known["status"] != states.SKIPPED else None
+        made = before or plan.factory(plan.node)
         if not isinstance(made, TaskBase):
             raise errors.BadPipeline(
                 f"step {plan.spec.name!r}: its base_task_factory gave {type(made).__name__}, not a task",
@@ -470,6 +489,11 @@ def _told_late(
         return before(controller, node, parameters) if before is not None else None
 
     return launch_it
+
+
+def _may_go_on(run: Run, waited: list[tuple[str, ...]]) -> bool:
+    """True if all steps of one of these groups have ended, or the pipeline was stopped."""
+    return bool(run.marked) or any(run.have_ended(parents) for parents in waited)
 
 
 def _is_worker() -> bool:

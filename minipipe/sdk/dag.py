@@ -28,7 +28,7 @@ class Plan:
         configurations: configuration objects of the copy: {name: text or dict}.
         fields: other fields of the copy, see `minipipe.sdk.task_fields`.
         itself: the template runs, not a copy of it.
-        factory: makes the task when the pipeline starts.
+        factory: makes the task when the parents have ended.
     """
 
     node: Node

@@ -238,7 +238,8 @@ def _outcome(main: MainTask, status: str | None, reason: str) -> Outcome:
     if status == states.COMPLETED or (status is None and not main.error and not main.exit_code and not main.stopped):
         return Outcome(attempts.DONE, reason, duration_s=spent)
     if status == states.STOPPED or (status is None and main.stopped):
-        steering.abort(main.current.store, [main.current.row_id], reason or main.stopped or "stopped")
+        if reason or not runs.asked_to_stop(main.current.store, main.current.row_id):  # else the asker's words stand
+            steering.abort(main.current.store, [main.current.row_id], reason or main.stopped or "stopped")
         return Outcome(attempts.FAILED, reason or main.stopped, None, (), spent, final=True)
     if status == states.FAILED:
         words = reason or "marked failed"

@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -289,13 +290,31 @@ class Run:
         def done() -> bool:
             row = runs.standing(self.store, step.id)
             found["status"] = row["status"] if row else states.STOPPED
-            return (found["status"] in states.ENDED and not (row and row["gate"])) or self.failure is not None
+            return found["status"] in states.ENDED and not (row and row["gate"])
 
+        self.wait_until(done)
+        return found["status"]
+
+    def have_ended(self, names: Sequence[str]) -> bool:
+        """True if all these steps were submitted and have ended for good, their callbacks included."""
+        rows = [runs.standing(self.store, self.steps[name].id) if name in self.steps else None for name in names]
+        return all(row is not None and row["status"] in states.ENDED and not row["gate"] for row in rows)
+
+    def lets_run(self, names: Sequence[str]) -> bool:
+        """True if steps that need these ones run, now that they have ended."""
+        rows = [(self.steps[name].spec.behaviour, runs.standing(self.store, self.steps[name].id)) for name in names]
+        return all(row is not None and (row["status"] in states.GOOD or row["status"] in kept.passes) for kept, row in rows)
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        """Wait for something that the ends of steps bring about.
+
+        Raises:
+            BaseException: what has failed the run meanwhile.
+        """
         with self._lender.lending():
-            inline.wait(self.store, done, tick=self.tick)
+            inline.wait(self.store, lambda: done() or self.failure is not None, tick=self.tick)
         if self.failure is not None:
             raise self.failure
-        return found["status"]
 
     def step_failed(self, step: Step, status: str) -> errors.StepFailed:
         """The error for using a result of a step that ended badly."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from minipipe import context, errors, seeds, settings, states
-from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session
+from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session, stopping
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
 from minipipe.shown import tell
@@ -319,7 +319,7 @@ class TaskLife(TaskBase):
     def mark_stopped(self, force: bool = False, status_message: str | None = None) -> None:
         """Stop the task; a running one is ended by its worker."""
         if self.status == states.IN_PROGRESS and not self.is_main_task():
-            steering.abort(self.store, [self.row_id], status_message or "stopped")
+            stopping.stop(self.store, [self.row_id], status_message or "stopped")
             return
         self._end(states.STOPPED, status_message, force)
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from minipipe import errors, states
-from minipipe.sdk import session
+from minipipe.sdk import session, stopping
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import recorded, runs, steering
+from minipipe.store import recorded, runs
 
 
 class TaskSteering(TaskBase):
@@ -37,7 +37,7 @@ class TaskSteering(TaskBase):
 
         Transaction effect: one durable commit.
         """
-        steering.abort(self.store, [self.row_id], status_message or "stop requested")
+        stopping.stop(self.store, [self.row_id], status_message or "stop requested")
 
     def stop_request(self, ignore_errors: bool = True, force: bool = False, status_message: str | None = None) -> None:
         """As `mark_stop_request`, which ignores that a task has ended; `ignore_errors` has no other to ignore."""

@@ -79,6 +79,8 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
     assert template is not None
     kept = edits.facts(template.store, template.row_id).items()
     entry = project_modules.watched({name: value for name, value in kept if name not in ("mode", "refresh")})
+    if spec.needs.limits:
+        entry["limits"] = spec.needs.limits.facts()
     run = runs.facts(template.store, template.row_id)
     known = {(row["section"], row["name"]): row["type"] for row in records.parameters(template.store, template.row_id)}
     cells, waiting = [], []

@@ -170,6 +170,10 @@ class WrittenPipeline(pipeline.RunningPipeline):
         output_uri: str | bool | None = None,
         continue_behaviour: dict[str, bool] | None = None,
         stage: str | None = None,
+        *,
+        memory_limit_mb: float | None = None,
+        cpu_limit_s: float | None = None,
+        nice: int | None = None,
     ) -> bool:
         """Add a step that runs a copy of a task.
 
@@ -186,10 +190,12 @@ class WrittenPipeline(pipeline.RunningPipeline):
             task_overrides: {field: value} of the copy, such as ``comment``, ``tags``, ``script.branch``; see
                 `minipipe.sdk.task_fields`.
             clone_base_task: False runs the task itself, which must be a draft, instead of a copy; once.
-            base_task_factory: (node) -> Task, called when the pipeline starts; the task, a draft, runs itself.
+            base_task_factory: (node) -> Task, called in the thread that starts the pipeline when the parents have ended and the
+                step is not skipped; the task, a draft, runs itself.
             continue_behaviour: see `PipelineDecorator.component`.
             output_uri, stage: recorded.
             recursively_parse_parameters: recorded: lists and dicts are always looked through, also with False.
+            memory_limit_mb, cpu_limit_s, nice: as for components; of a pipeline that is the step they limit its logic.
 
         Returns:
             True.
@@ -201,6 +207,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._check_name(name)
         if self._definition.needs != needs.Needs():
             notice.say("PipelineController(packages=…, repo=…, docker=…)", "for function steps; copies keep what their tasks say")
+        limited = limits.checked(f"step {name!r}", memory_limit_mb, cpu_limit_s, nice)
         recorded = record("add_step", locals())
         overrides = {str(key): value for key, value in (parameter_override or {}).items()}
         for key in overrides:
@@ -235,7 +242,13 @@ class WrittenPipeline(pipeline.RunningPipeline):
         elif base_task_id or base_task_name:
             raise errors.BadPipeline(f"step {name!r} names a task and a factory of one", hint="leave one of them out")
         referred = references.steps_in([overrides, fields, execution_queue])
-        spec = common.spec(name, template.task_type if template is not None else "training", _not_a_function, referred)
+        spec = common.spec(
+            name,
+            template.task_type if template is not None else "training",
+            _not_a_function,
+            referred,
+            needs=needs.Needs(limits=limited),
+        )
         node = common.node(spec, overrides)
         node.base_task_id = template.id if template is not None else None
         node.clone_task, node.task_factory_func, node.task_overrides = bool(clone_base_task), base_task_factory, dict(fields)

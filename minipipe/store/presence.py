@@ -63,6 +63,20 @@ def servers(living: Iterable[LiveWorker], queue: str) -> list[LiveWorker]:
     return [worker for worker in living if worker.kind == AGENT and not worker.session and queue in worker.queues]
 
 
+def own_processes(store: Store, task_ids: Sequence[int]) -> list[int]:
+    """Process ids of living scripts that execute one of these tasks themselves, without a worker.
+
+    Runs are left out, and the steps that a run executes in its own process: their process looks for itself.
+    """
+    rows = store.database.rows(
+        "SELECT DISTINCT w.uid, w.pid FROM json_each(?) j JOIN task t ON t.id = j.value JOIN worker w ON w.id = t.worker_id"
+        " WHERE t.status = 'in_progress' AND t.run_name IS NULL AND w.kind <> ? AND w.ended_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM task p WHERE p.id = t.parent_id AND p.worker_id = t.worker_id)",
+        (json.dumps(list(task_ids)), AGENT),
+    )
+    return [row["pid"] for row in rows if locks.is_held(store.folder("workers") / f"{row['uid']}.lock")]
+
+
 def dead_holders(store: Store, living: Sequence[LiveWorker]) -> int:
     """Number of tasks whose worker is gone and that nobody has given back yet."""
     alive = {worker.id for worker in living}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minipipe import errors, settings, states
-from minipipe.sdk import inline, local, notice, session, template_key
+from minipipe.sdk import inline, local, notice, session, stopping, template_key
 from minipipe.sdk.task import Task
 from minipipe.shown import warn
 from minipipe.store import details, edits, objectives, promote, records, steering, waiting
@@ -159,7 +159,7 @@ class BaseJob:
 
     def _stop(self, reason: str) -> None:
         if self.task is not None:
-            steering.abort(self.task.store, [self.task.row_id], reason)
+            stopping.stop(self.task.store, [self.task.row_id], reason)
 
     def wait(
         self, timeout: float | None = None, pool_period: float = 30.0, aborted_nonresponsive_as_running: bool = False

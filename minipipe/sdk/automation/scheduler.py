@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minipipe import errors
+from minipipe.sdk import stopping
 from minipipe.sdk.automation.schedule import Job, ScheduleJob
 from minipipe.sdk.automation.service import BaseScheduler, now
 from minipipe.sdk.task import Task
 from minipipe.sdk.task_base import TaskBase
-from minipipe.store import steering
 
 _SECTION = "schedule"
 
@@ -166,5 +166,5 @@ class TaskScheduler(BaseScheduler):
             task = Task.by_id(task_id)
         except errors.NotFound:
             return
-        if steering.abort(task.store, [task.row_id], "it took longer than its schedule allows"):
+        if stopping.stop(task.store, [task.row_id], "it took longer than its schedule allows"):
             self._say(f"task {task_id[:8]} took too long and is stopped")

@@ -365,6 +365,24 @@ def double_of_what_is_not_negative(n=1):
     return n * 2
 
 
+@case
+def the_graph_is_current_whether_or_not_somebody_updates_it(pipe):
+    seen = []
+
+    def graph(pipeline):
+        return {name: node.status for name, node in PipelineController.get(pipeline.id).get_pipeline_dag().items()}
+
+    def look(pipeline, node):
+        seen.append(graph(pipeline))
+        seen.append(pipeline.update_execution_plot())
+        seen.append(graph(pipeline))
+
+    pipe.add_function_step("a", show, post_execute_callback=look)
+    pipe.add_function_step("b", show, parents=["a"])
+    yield
+    assert seen == [{"a": "completed", "b": "pending"}, None, {"a": "completed", "b": "pending"}]
+
+
 # -- other fields of a task, and tasks that run themselves ------------------------------------------------------------
 
 
