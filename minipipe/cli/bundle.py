@@ -10,7 +10,7 @@ from minipipe import __version__
 from minipipe.cli import output
 from minipipe.cli.meter import Meter
 from minipipe.cli.output import Output
-from minipipe.store import bundle, lookup, unbundle
+from minipipe.store import bundle, bundle_reading, lookup, unbundle
 
 
 @click.command()
@@ -72,7 +72,7 @@ def import_(out: Output, path: str, trust_pickle: bool) -> None:
       minipipe import from-a-colleague.zip --trust-pickle
     """
     with Meter("importing") as meter:
-        content = unbundle.read(Path(path), trust_pickle, meter.tell)  # first: what is refused makes no store
+        content = bundle_reading.read(Path(path), trust_pickle, meter.tell)  # first: what is refused makes no store
         runs = unbundle.take_in(out.open_store(create=True), content, meter.tell)
     if out.json:
         documents = [{"id": run.uid, "name": run.name, "new": run.new} for run in runs]

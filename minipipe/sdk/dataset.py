@@ -16,7 +16,7 @@ from minipipe import errors, states
 from minipipe.sdk import notice, session, versions
 from minipipe.sdk.dataset_files import HIDDEN, SYSTEM_TAG, DatasetFiles
 from minipipe.sdk.task import Task
-from minipipe.store import datasets, edits, recorded, tasks
+from minipipe.store import datasets, edits, recorded, removal, tasks
 
 _ALIAS = "Datasets"  # section of the parameters that say which data sets a task used
 
@@ -252,7 +252,7 @@ class Dataset(DatasetFiles):
                 raise errors.UsageError(f"data set {one.id[:8]} {one.name!r} is a parent of {children[0][:8]}", hint="force=True")
         for one in found:
             shutil.rmtree(one._cache(), ignore_errors=True)
-            edits.delete(one._task.store, one._task.row_id)
+            removal.delete(one._task.store, one._task.row_id)
 
 
 def _all() -> list[Dataset]:

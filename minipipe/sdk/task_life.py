@@ -12,7 +12,7 @@ from minipipe.sdk import auto, connect, maintask, notice, project_modules, scrip
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
 from minipipe.shown import tell
-from minipipe.store import details, edits, queues, records, steering, workers
+from minipipe.store import details, edits, queues, records, removal, steering, workers
 from minipipe.store.home import Store
 
 auto.watch()
@@ -371,7 +371,7 @@ class TaskLife(TaskBase):
         """
         if callback is not None or not skip_models_used_by_other_tasks:
             notice.say("Task.delete(skip_models_used_by_other_tasks=…, callback=…)", "what other tasks have always stays")
-        edits.delete(self.store, self.row_id, delete_artifacts_and_models)
+        removal.delete(self.store, self.row_id, delete_artifacts_and_models)
         return True
 
 

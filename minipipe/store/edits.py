@@ -1,4 +1,4 @@
-"""What people change of a task after it was made: its parameters, configuration, status, place, labels; copies and removal.
+"""What people change of a task after it was made: its parameters, configuration, status, place, labels; copies.
 
 Parameters, configuration and code change only while a task is a draft, waits, or runs; name, project, comment and tags always.
 """
@@ -363,7 +363,31 @@ def remove_tags(store: Store, task_id: int, tags: Sequence[str]) -> None:
         connection.execute("UPDATE task SET updated_at = ? WHERE id = ?", (time.time(), task_id))
 
 
-# -- copies and removal -------------------------------------------------------------------------------------------------
+def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Change what a draft runs, and add recorded arguments.
+
+    Raises:
+        IllegalMove: the task's status does not allow it.
+
+    Transaction effect: one durable commit.
+    """
+    with store.database.write() as connection:
+        _editable(connection, task_id)
+        kept = json.loads(row_of(connection, task_id)["settings"])
+        connection.execute(
+            "UPDATE task SET entry = ?, settings = ?, updated_at = ? WHERE id = ?",
+            (json.dumps(entry), json.dumps({**kept, **settings}), time.time(), task_id),
+        )
+
+
+def facts(store: Store, task_id: int) -> dict[str, Any]:
+    """The entry of a task: what it runs."""
+    row = store.database.row("SELECT entry FROM task WHERE id = ?", (task_id,))
+    found: dict[str, Any] = json.loads(row["entry"]) if row else {}
+    return found
+
+
+# -- copies -------------------------------------------------------------------------------------------------------------
 
 
 def clone(
@@ -425,86 +449,3 @@ def clone(
         tasks.copy_facts(connection, source_id, row["id"], now)
         tasks.insert_parameters(connection, row["id"], parameters)
     return tasks.Submitted(row["id"], uid, states.CREATED, run_name)
-
-
-_BELONGINGS = (
-    # A copy's key is made of its template's base and its own parameters; without the template the base alone would be a key
-    # that copies with other parameters share.
-    "UPDATE task SET template_id = NULL, key_base = NULL WHERE template_id = ?",
-    "UPDATE artifact SET source_id = NULL WHERE source_id = ?",
-    "DELETE FROM edge WHERE child_id = ?",
-    "DELETE FROM edge WHERE parent_id = ?",
-    "DELETE FROM event WHERE task_id = ?",
-    "DELETE FROM artifact WHERE task_id = ?",
-    "DELETE FROM cache WHERE task_id = ?",
-    "DELETE FROM parameter WHERE task_id = ?",
-    "DELETE FROM configuration WHERE task_id = ?",
-    "DELETE FROM placeholder WHERE task_id = ?",
-    "DELETE FROM metric WHERE task_id = ?",
-    "DELETE FROM plot WHERE task_id = ?",
-    "DELETE FROM task_model WHERE task_id = ?",
-    "UPDATE task_model SET step_id = NULL WHERE step_id = ?",
-    "UPDATE model SET task_id = NULL WHERE task_id = ?",
-    "DELETE FROM monitor WHERE task_id = ?",
-    "DELETE FROM tag WHERE task_id = ?",
-    "DELETE FROM task WHERE id = ?",
-    "DELETE FROM tally WHERE scope = ?",
-)
-
-
-def delete(store: Store, task_id: int, with_models: bool = True) -> None:
-    """Remove a task and its steps with all that belongs to them; blobs that nobody else names become garbage.
-
-    Args:
-        store: where it is.
-        task_id: its row.
-        with_models: also the models that it made, unless they are published or another task has them.
-
-    Raises:
-        IllegalMove: one of them runs: abort it first. Nothing was removed.
-
-    Transaction effect: one durable commit.
-    """
-    with store.database.write() as connection:
-        rows = connection.execute(
-            "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT t.id FROM task t JOIN tree ON t.parent_id = tree.id)"
-            " SELECT id, uid, status FROM task WHERE id IN tree ORDER BY id DESC",
-            (task_id,),
-        ).fetchall()
-        for row in rows:
-            if row["status"] == states.IN_PROGRESS:
-                raise errors.IllegalMove(f"task {row['uid'][:8]} is in progress", hint=f"minipipe abort {row['uid'][:8]} first")
-        for row in rows:
-            erase(connection, row["id"], with_models)
-
-
-def erase(connection: sqlite3.Connection, task_id: int, with_models: bool = True) -> None:
-    """Remove a task that has no children left, with all that belongs to it. Part of the caller's transaction."""
-    cache.hand_down(connection, task_id)
-    models.forget_outputs(connection, task_id, with_models)
-    for sql in _BELONGINGS:
-        connection.execute(sql, (task_id,))
-
-
-def amend(store: Store, task_id: int, entry: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Change what a draft runs, and add recorded arguments.
-
-    Raises:
-        IllegalMove: the task's status does not allow it.
-
-    Transaction effect: one durable commit.
-    """
-    with store.database.write() as connection:
-        _editable(connection, task_id)
-        kept = json.loads(row_of(connection, task_id)["settings"])
-        connection.execute(
-            "UPDATE task SET entry = ?, settings = ?, updated_at = ? WHERE id = ?",
-            (json.dumps(entry), json.dumps({**kept, **settings}), time.time(), task_id),
-        )
-
-
-def facts(store: Store, task_id: int) -> dict[str, Any]:
-    """The entry of a task: what it runs."""
-    row = store.database.row("SELECT entry FROM task WHERE id = ?", (task_id,))
-    found: dict[str, Any] = json.loads(row["entry"]) if row else {}
-    return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minipipe import states
-from minipipe.store import edits, models
+from minipipe.store import models, removal
 from minipipe.store.home import Store
 
 BATCH = 100  # rows that one transaction removes: others get their turn in between
@@ -227,7 +227,7 @@ def remove(store: Store, run_id: int) -> int:
                 if len(rows) > BATCH:
                     continue
             for row in rows[:BATCH]:
-                edits.erase(connection, row["id"])
+                removal.erase(connection, row["id"])
             gone += len(rows[:BATCH])
         if len(rows) <= BATCH:
             return gone

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minipipe import errors, states
-from minipipe.store import blobs, bundle_rows, details, unbundle
+from minipipe.store import blobs, bundle_reading, bundle_rows, details, unbundle
 from minipipe.store.home import Store
 
 
@@ -34,7 +34,7 @@ def copy_of(store: Store, task_id: int) -> Iterator[tuple[Store, int]]:
         with copy.database.write() as connection:
             for row in small:
                 _borrow(connection, store, copy, row)
-            content = unbundle.Content(folder, {"runs": []}, True, rows)
+            content = bundle_reading.Content(folder, {"runs": []}, True, rows)
             unbundle.insert(connection, content, set(content.tasks))
         uid = store.database.rows("SELECT uid FROM task WHERE id = ?", (task_id,))[0]["uid"]
         yield copy, int(copy.database.rows("SELECT id FROM task WHERE uid = ?", (uid,))[0]["id"])

@@ -12,7 +12,7 @@ from minipipe import errors
 from minipipe.sdk.api_client import APIClient
 from minipipe.sdk.dataset import Dataset
 from minipipe.sdk.task import Task
-from minipipe.store import collect, edits
+from minipipe.store import collect, removal
 from minipipe.store.home import Store
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -163,7 +163,7 @@ def test_versions_are_removed_unless_others_need_them(files: Path) -> None:
 def test_the_local_copy_of_a_version_that_is_gone_is_collected(files: Path, home: Store) -> None:
     kept, gone = final("kept", files), final("gone", files)
     copies = [Path(data.get_local_copy()) for data in (kept, gone)]
-    edits.delete(home, gone._task.row_id)
+    removal.delete(home, gone._task.row_id)
     freed = collect.sweep(home)
 
     assert [copy.exists() for copy in copies] == [True, False] and freed.number["folders of tasks"] == 1

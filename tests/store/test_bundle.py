@@ -15,7 +15,21 @@ from blake3 import blake3
 
 from minipipe import errors
 from minipipe.context import Lease
-from minipipe.store import attempts, blobs, bundle, bundle_rows, codec, collect, edits, models, records, tasks, unbundle, workers
+from minipipe.store import (
+    attempts,
+    blobs,
+    bundle,
+    bundle_reading,
+    bundle_rows,
+    codec,
+    collect,
+    edits,
+    models,
+    records,
+    tasks,
+    unbundle,
+    workers,
+)
 from minipipe.store.home import Store
 from tests.faults.sane import sane
 from tests.store import making
@@ -136,7 +150,7 @@ def test_what_arrives_is_what_left_in_every_table_and_again_changes_nothing(
     store: Store, other: Store, run: int, file: Path
 ) -> None:
     assert {table for table, _ in content(store, run)} == {*bundle_rows.TABLES} - {"environment", "monitor", "placeholder"}
-    (found,) = unbundle.take_in(other, unbundle.read(file, trust_pickle=True))
+    (found,) = unbundle.take_in(other, bundle_reading.read(file, trust_pickle=True))
     task = making.task(store, run)
     assert found == unbundle.Run(task["uid"], task["run_name"], True)
     arrived = id_of(other, task["uid"])
@@ -148,7 +162,7 @@ def test_what_arrives_is_what_left_in_every_table_and_again_changes_nothing(
     assert other.log_path(second, 1).read_bytes() == b"minipipe: second\nhello \xff\n"
     assert sane(other.path) == []
     before = everything(other)
-    (again,) = unbundle.take_in(other, unbundle.read(file, trust_pickle=True))
+    (again,) = unbundle.take_in(other, bundle_reading.read(file, trust_pickle=True))
     assert again == unbundle.Run(task["uid"], task["run_name"], False)
     assert everything(other) == before
 
@@ -159,7 +173,7 @@ def test_what_served_a_cached_step_comes_along(store: Store, other: Store, tmp_p
     served = filled_run(store, worker, use_cache=True)
     done = bundle.export(store, [served], tmp_path / "run.zip", False)
     assert (done.runs, done.along) == ((making.task(store, served)["uid"],), (making.task(store, origin)["uid"],))
-    unbundle.take_in(other, unbundle.read(done.path, trust_pickle=True))
+    unbundle.take_in(other, bundle_reading.read(done.path, trust_pickle=True))
     arrived = id_of(other, done.runs[0])
     assert content(other, arrived) == content(store, served)
     step = other.database.rows("SELECT cached_from FROM task WHERE parent_id = ? AND name = 'first'", (arrived,))[0]
@@ -173,7 +187,7 @@ def test_a_part_that_is_here_already_is_not_stored_again(store: Store, other: St
     served = filled_run(store, worker, use_cache=True)
     for number, runs in enumerate(([origin], [served])):
         path = bundle.export(store, runs, tmp_path / f"{number}.zip", False).path
-        found = unbundle.take_in(other, unbundle.read(path, trust_pickle=True))
+        found = unbundle.take_in(other, bundle_reading.read(path, trust_pickle=True))
         assert [one.new for one in found] == ([True] if number == 0 else [True, False])
     assert content(other, id_of(other, making.task(store, served)["uid"])) == content(store, served)
     assert sane(other.path) == []
@@ -184,7 +198,7 @@ def test_a_name_that_is_taken_gives_way(store: Store, other: Store, run: int, fi
     mine = making.run(other)
     with other.database.write() as connection:
         connection.execute("UPDATE task SET run_name = ? WHERE id = ?", (name, mine.id))
-    (found,) = unbundle.take_in(other, unbundle.read(file, trust_pickle=True))
+    (found,) = unbundle.take_in(other, bundle_reading.read(file, trust_pickle=True))
     assert found.name != name
     assert making.task(other, id_of(other, found.uid))["run_name"] == found.name
 
@@ -197,11 +211,11 @@ def test_what_is_not_trusted_serves_no_cache_and_what_is_does(store: Store, othe
     making.work(store, worker, value={"plain": "json"})
     edits.move(store, run.id, "completed")
     path = bundle.export(store, [run.id], tmp_path / "run.zip", False).path
-    unbundle.take_in(other, unbundle.read(path))
+    unbundle.take_in(other, bundle_reading.read(path))
     mine = making.step(other, "mine", key_base="k", use_cache=True)
     assert making.status(other, mine) == "queued"
     trusting = Store.open(tmp_path / "trusting")
-    unbundle.take_in(trusting, unbundle.read(path, trust_pickle=True))
+    unbundle.take_in(trusting, bundle_reading.read(path, trust_pickle=True))
     assert making.status(trusting, making.step(trusting, "mine", key_base="k", use_cache=True)) == "completed"
     trusting.close()
 
@@ -298,7 +312,7 @@ def test_what_was_altered_is_refused_whole_and_stores_nothing(other: Store, file
     before = everything(other)
     for what, (change, words) in HOSTILE.items():
         with pytest.raises(errors.BundleError, match=words) as caught:
-            unbundle.take_in(other, unbundle.read(rewritten(file, change), trust_pickle=True))
+            unbundle.take_in(other, bundle_reading.read(rewritten(file, change), trust_pickle=True))
         assert caught.value.exit_code == 4 and "nothing was stored" in caught.value.cause, what
         assert everything(other) == before, what
 
@@ -317,7 +331,7 @@ def test_a_value_of_a_wrong_type_in_any_table_stores_nothing(other: Store, file:
 
             changed = rewritten(file, edited_rows(spoil))
             with pytest.raises(errors.BundleError) as caught:
-                unbundle.take_in(other, unbundle.read(changed, trust_pickle=True))
+                unbundle.take_in(other, bundle_reading.read(changed, trust_pickle=True))
             assert caught.value.exit_code == 4 and done
             after = everything(other)
             assert {**after, "blob": [], "": []} == {**before, "blob": [], "": []}, (table, value)
@@ -330,16 +344,16 @@ def test_a_cut_file_is_refused(file: Path) -> None:
     for length in (0, 10, 1000, -1, -30):
         file.write_bytes(data[:length])
         with pytest.raises(errors.BundleError):
-            unbundle.read(file, trust_pickle=True)
+            bundle_reading.read(file, trust_pickle=True)
 
 
 def test_any_flipped_byte_is_refused_or_changes_nothing_that_counts(store: Store, run: int, file: Path) -> None:
     data = file.read_bytes()
-    wanted = unbundle.read(file, trust_pickle=True)
+    wanted = bundle_reading.read(file, trust_pickle=True)
     for place in range(0, len(data), max(1, len(data) // 150)):
         file.write_bytes(data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :])
         try:
-            found = unbundle.read(file, trust_pickle=True)
+            found = bundle_reading.read(file, trust_pickle=True)
         except errors.BundleError:
             continue
         assert (found.rows, found.manifest) == (wanted.rows, wanted.manifest)
@@ -350,37 +364,37 @@ def test_an_altered_list_of_contents_is_refused(file: Path) -> None:
         manifest["pickles"] = 7
 
     with pytest.raises(errors.BundleError, match="list of contents"):
-        unbundle.read(rewritten(file, lie, reseal=False), trust_pickle=True)
+        bundle_reading.read(rewritten(file, lie, reseal=False), trust_pickle=True)
 
 
 def test_a_member_twice_and_a_bomb_are_refused(file: Path) -> None:
     with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("rows.jsonl", b"")
     with pytest.raises(errors.BundleError, match="not those that it lists"):
-        unbundle.read(file, trust_pickle=True)
+        bundle_reading.read(file, trust_pickle=True)
 
     bomb = file.with_name("bomb.zip")
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(bundle.MANIFEST, b" " * (65 << 20))
     with pytest.raises(errors.BundleError, match="larger than any real one"):
-        unbundle.read(bomb, trust_pickle=True)
+        bundle_reading.read(bomb, trust_pickle=True)
 
 
 @pytest.mark.parametrize(("data", "words"), [(b"no zip", "no bundle"), (b"", "no bundle")])
 def test_other_files_are_refused_by_name(tmp_path: Path, data: bytes, words: str) -> None:
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(errors.BundleError, match=r"cannot import .*x\.zip") as caught:
-        unbundle.read(tmp_path / "x.zip")
+        bundle_reading.read(tmp_path / "x.zip")
     assert words in caught.value.cause
     with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:
         archive.writestr("README", "hello")
     with pytest.raises(errors.BundleError) as caught:
-        unbundle.read(tmp_path / "y.zip")
+        bundle_reading.read(tmp_path / "y.zip")
     assert "no minipipe bundle" in caught.value.cause
     with pytest.raises(errors.NotFound):
-        unbundle.read(tmp_path / "none.zip")
+        bundle_reading.read(tmp_path / "none.zip")
     with pytest.raises(errors.BundleError):
-        unbundle.read(tmp_path)
+        bundle_reading.read(tmp_path)
 
 
 class Canary:
@@ -407,10 +421,10 @@ def test_pickles_need_trust_and_importing_them_runs_nothing(
     assert done.pickles == 1
     before = everything(other)
     with pytest.raises(errors.BundleError, match="1 pickled value") as caught:
-        unbundle.read(done.path)
+        bundle_reading.read(done.path)
     assert caught.value.exit_code == 4 and "--trust-pickle" in caught.value.hint and "step/out" in caught.value.cause
     assert everything(other) == before
-    unbundle.take_in(other, unbundle.read(done.path, trust_pickle=True))
+    unbundle.take_in(other, bundle_reading.read(done.path, trust_pickle=True))
     assert not (tmp_path / "canary").exists()
 
 
@@ -428,7 +442,7 @@ def test_a_file_that_hides_its_pickles_in_a_lie_is_refused_too(store: Store, oth
         manifest["pickles"] = 0
 
     with pytest.raises(errors.BundleError, match="pickled"):
-        unbundle.read(rewritten(path, lie))
+        bundle_reading.read(rewritten(path, lie))
 
 
 def test_every_codec_is_known_to_be_harmless_or_counts_as_a_pickle() -> None:
@@ -440,12 +454,12 @@ def test_no_room_is_said_before_anything_is_stored(other: Store, file: Path, mon
     before = everything(other)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
     with pytest.raises(errors.DiskFull, match="no space left"):
-        unbundle.take_in(other, unbundle.read(file, trust_pickle=True))
+        unbundle.take_in(other, bundle_reading.read(file, trust_pickle=True))
     assert everything(other) == before
 
 
 def test_a_file_that_changes_while_it_is_read_stores_no_rows(store: Store, other: Store, file: Path) -> None:
-    found = unbundle.read(file, trust_pickle=True)
+    found = bundle_reading.read(file, trust_pickle=True)
     name = next(name for name in found.manifest["members"] if name.startswith("blobs/"))
     with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as archive:
         members = {one: archive.read(one) for one in archive.namelist()}

@@ -9,7 +9,7 @@ import pytest
 
 from minipipe import errors
 from minipipe.context import Lease
-from minipipe.store import attempts, blobs, edits, models, plots, records, tasks, workers
+from minipipe.store import attempts, blobs, edits, models, plots, records, removal, tasks, workers
 from minipipe.store.home import Store
 from minipipe.store.monitors import match
 from tests.faults.sane import sane
@@ -217,7 +217,7 @@ def test_models_and_plots_are_seen_through_a_cached_step_and_outlive_its_origina
         if task(store, first)["status"] == "completed":
             edits.reset(store, first)
             assert names(store, first) == [] and plots.of_task(store, first) == []
-    edits.delete(store, first)
+    removal.delete(store, first)
     assert names(store, hit) == ["kept", "m"] and len(plots.of_task(store, hit)) == 1
     assert [model.task for model in models.query(store)] == [None, None]
     assert sane(store.path) == []
@@ -229,10 +229,10 @@ def test_a_deleted_task_takes_its_models_along_unless_they_are_published_used_or
     models.link(store, None, other, used.id, models.INPUT, "base")
     models.change(store, None, shown.id, published=True)
     make(store, None, number, "own")
-    edits.delete(store, number)
+    removal.delete(store, number)
     assert {model.name for model in models.query(store)} == {"used", "published"}
     make(store, None, other, "stays")
-    edits.delete(store, other, with_models=False)
+    removal.delete(store, other, with_models=False)
     assert {model.name for model in models.query(store)} == {"used", "published", "stays"}
     assert sane(store.path) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minipipe.store import attempts, blobs, cache, collect, edits, models, retention, steering, tasks, workers
+from minipipe.store import attempts, blobs, cache, collect, edits, models, removal, retention, steering, tasks, workers
 from minipipe.store.home import Store
 from minipipe.store.retention import Rule
 from tests.faults.sane import sane
@@ -145,13 +145,13 @@ def test_a_run_that_is_resumed_while_it_is_removed_keeps_what_is_left(
 ) -> None:
     run, step = ended_run(store, worker)
     monkeypatch.setattr(retention, "BATCH", 1)
-    erase = edits.erase
+    erase = removal.erase
 
     def resume_then(connection: object, task_id: int) -> None:
         erase(connection, task_id)  # type: ignore[arg-type]
         connection.execute("UPDATE task SET status = 'in_progress', worker_id = ? WHERE id = ?", (worker.id, run))  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(edits, "erase", resume_then)
+    monkeypatch.setattr(removal, "erase", resume_then)
     assert retention.remove(store, run) == 1
     assert making.status(store, run) == "in_progress"
     assert store.database.row("SELECT 1 FROM task WHERE id = ?", (step,)) is None
@@ -175,7 +175,7 @@ def test_a_copy_whose_template_is_gone_shares_no_key_with_copies_that_have_other
     for number, copy in enumerate(copies):
         edits.set_parameters(store, copy.id, [tasks.Parameter("Args", "lr", str(number), "int", str(number))])
     steering.abort(store, [template])
-    edits.delete(store, template)
+    removal.delete(store, template)
     for copy in copies:
         steering.enqueue(store, copy.id, "default")
     assert [making.task(store, copy.id)["cache_key"] for copy in copies] == [None, None]
