@@ -22,11 +22,11 @@ _NAN = b"f\x03nan"
 _double = struct.Struct("<2sd").pack
 
 
-def pack(tag: bytes, payload: bytes) -> bytes:
-    """The code of a payload."""
+def pack(tag: bytes, payload: bytes | bytearray) -> bytes:
+    """The code of a payload; a large one is not copied."""
     if len(payload) < _INLINE:
         return tag + _SIZES[len(payload)] + payload
-    return tag + b"\xff" + blake3(tag + payload).digest()
+    return tag + b"\xff" + blake3(tag).update(payload).digest()
 
 
 def utf8(text: str) -> bytes:
@@ -60,7 +60,7 @@ ENCODERS: dict[type, Callable[[Any], bytes]] = {
     complex: lambda value: pack(b"c", _float(value.real) + _float(value.imag)),
     str: str_code,
     bytes: lambda value: pack(b"y", value),
-    bytearray: lambda value: pack(b"Y", bytes(value)),
+    bytearray: lambda value: pack(b"Y", value),
     decimal.Decimal: lambda value: pack(b"D", str(value).encode()),
     fractions.Fraction: lambda value: pack(b"q", _int(value.numerator) + _int(value.denominator)),
     uuid.UUID: lambda value: pack(b"U", value.bytes),  # without is_safe, which tells how it was made

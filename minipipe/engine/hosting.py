@@ -109,7 +109,12 @@ class HostProcess:
             "MINIPIPE_HOME": str(store.path),
         }
         os.set_inheritable(theirs.fileno(), True)
-        self._process = start.popen_host(theirs.fileno(), environment, *([python] if python else []))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._refused = ""
+        try:
+            self._process = start.popen_host(theirs.fileno(), environment, *([python] if python else []))
+        except OSError as error:  # no such interpreter, no more processes: a host that is lost at once, and tried again
+            self._refused = str(error)
         theirs.close()
         self.channel = protocol.Channel(ours)
         self.ready = False
@@ -135,7 +140,7 @@ class HostProcess:
     @property
     def pids(self) -> set[int]:
         """Its process."""
-        return {self.pid}
+        return {self._process.pid} if self._process else set()
 
     def take(self, claim: Claim) -> Child | None:
         """A child that waits for a spec (of whatever task), None if the next one is still on its way."""
@@ -168,17 +173,14 @@ class HostProcess:
         return events
 
     @property
-    def pid(self) -> int:
-        """Its process."""
-        return self._process.pid
-
-    @property
     def lost(self) -> bool:
         """True once the host is gone."""
         return self.channel.closed
 
     def words(self) -> str:
         """What a dead host said last, for the error that names why it cannot start."""
+        if self._process is None:
+            return self._refused
         self._process.kill()
         _, text = self._process.communicate()
         lines = text.decode(errors="replace").strip().splitlines()
@@ -186,7 +188,8 @@ class HostProcess:
 
     def kill(self) -> None:
         """Kill the host; its children die with it."""
-        self._process.kill()
+        if self._process:
+            self._process.kill()
         self.channel.closed = True
 
     def close(self) -> None:
@@ -194,6 +197,8 @@ class HostProcess:
         while self.spares:
             self.spares.popleft().line.close()
         self.channel.close()
+        if self._process is None:
+            return
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:

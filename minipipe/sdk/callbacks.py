@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minipipe import errors, frames, states
+from minipipe.mutex import Mutex
 from minipipe.sdk import proxy, values
 from minipipe.sdk.node import NODE_WORDS, Node
 from minipipe.sdk.references import has_step_reference
@@ -34,7 +35,7 @@ class Callbacks:
         self.pipeline: Any = None  # what user callbacks get as their first argument
         self.calling: int | None = None  # the thread in which a callback runs now
         self._thread: threading.Thread | None = None
-        self._turns = threading.RLock()  # callbacks run one at a time
+        self._turns = Mutex()  # callbacks run one at a time
         self._quit = False
 
     def watch(self, step: Step) -> None:

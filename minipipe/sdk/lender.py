@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 
 from minipipe import context
+from minipipe.mutex import Mutex
 from minipipe.store import attempts
 from minipipe.store.home import Store
 
@@ -22,7 +22,7 @@ class Lender:
     def __init__(self, store: Store, lease: context.Lease | None) -> None:
         self.store = store
         self.lease = lease
-        self._lock = threading.Lock()
+        self._lock = Mutex()
         self._waiting = 0
 
     @contextlib.contextmanager

@@ -7,17 +7,17 @@ import contextlib
 import os
 import signal
 import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.engine import start
+from minipipe.mutex import Mutex
 from minipipe.store.home import Store
 
 _TRIES = 3
-_lock = threading.Lock()
+_lock = Mutex()
 _session = ""
 
 

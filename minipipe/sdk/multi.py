@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from minipipe.mutex import Mutex
+
 
 @dataclass(slots=True)
 class _Call:
@@ -31,7 +33,7 @@ class _Call:
             self.error = error
 
 
-_lock = threading.Lock()
+_lock = Mutex()
 _open: list[_Call] = []
 _numbers: dict[str, int] = {}
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 
 from minipipe import context
+from minipipe.mutex import Mutex
 from minipipe.sdk import session
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Caller, RunOptions
 from minipipe.store import details, resume, runs
 from minipipe.store.home import Store
 
-_lock = threading.Lock()
+_lock = Mutex()
 _runs: dict[tuple[int, str], Run] = {}  # by process and token of the calling attempt
 
 

@@ -18,17 +18,18 @@ import math
 import operator
 import os
 import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeGuard, TypeVar
+
+from minipipe.mutex import Mutex
 
 __all__ = ["LazyEvalWrapper", "fetch", "is_lazy", "peek", "reference_of", "resolve"]
 
 T = TypeVar("T")
 
 # Guards the references of all proxies. Not the lock of a fetch: passing a proxy on must not wait for its step (D1).
-_reference_lock = threading.RLock()
+_reference_lock = Mutex()
 
 
 class _Cell:
@@ -41,7 +42,7 @@ class _Cell:
         self.done = False
         self.value: Any = None
         self.error: Exception | None = None
-        self.lock = threading.RLock()  # re-entrant: a callback that uses its own proxy must fail, not hang
+        self.lock = Mutex()  # re-entrant: a callback that uses its own proxy must fail, not hang
         self.reference = reference
         self.pending_reference = True
 

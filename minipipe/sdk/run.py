@@ -20,6 +20,7 @@ from typing import Any
 
 from minipipe import context, errors, frames, settings, states
 from minipipe.engine import worker as engine
+from minipipe.mutex import Mutex
 from minipipe.sdk import arguments, callbacks, capture, inline, lender, local, packing, proxy, references, session, task_fields
 from minipipe.sdk.specs import Caller, RunOptions, Step, StepSpec
 from minipipe.sdk.task import Task
@@ -69,7 +70,7 @@ class Run:
         self.marked = ""  # how `stop` says the run ends
         self.status = ""  # how it has ended, before its task's row may say so (a worker's child)
         self._counts: dict[str, int] = {}
-        self._lock = threading.RLock()
+        self._lock = Mutex()
         self._local = threading.local()
         self._told: set[str] = set()
         self._quit = threading.Event()

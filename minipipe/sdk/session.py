@@ -7,18 +7,18 @@ import contextlib
 import os
 import shutil
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from minipipe import context, errors, settings
+from minipipe.mutex import Mutex
 from minipipe.store import details, workers
 from minipipe.store.home import DATABASE, Store
 
 SESSION_VARIABLE = "MINIPIPE_SESSION"
 RESUME_VARIABLE = "MINIPIPE_RESUME"
 
-_lock = threading.RLock()
+_lock = Mutex()
 _stores: dict[Path, Store] = {}
 _registrations: dict[Path, tuple[int, workers.Registration]] = {}
 _scratch: list[Path] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minipipe import context, errors
+from minipipe.mutex import Mutex
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
 from minipipe.shown import tell, tell_lines
@@ -46,7 +47,7 @@ class _Registered:
 
 
 _registered: dict[tuple[str, str], _Registered] = {}
-_lock = threading.RLock()
+_lock = Mutex()
 _stop: threading.Event | None = None
 
 

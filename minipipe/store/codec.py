@@ -297,9 +297,10 @@ def dump(value: object, file: IO[bytes] | blobs.Writer, persistent_id: Persisten
 
 def load(data: memoryview | bytes, persistent_load: PersistentLoad | None = None) -> Any:
     """The value of pickled bytes; `persistent_load` gets what `dump` was given in place of an object."""
+    if persistent_load is None:
+        return pickle.loads(data)  # without the copy that a file in memory would be
     unpickler = pickle.Unpickler(io.BytesIO(data))
-    if persistent_load is not None:
-        unpickler.persistent_load = persistent_load  # type: ignore[method-assign]
+    unpickler.persistent_load = persistent_load  # type: ignore[method-assign]
     return unpickler.load()
 
 
@@ -393,8 +394,18 @@ def teach(readers: dict[str, Callable[[memoryview, dict[str, str], Path], Any]])
 # -- previews -----------------------------------------------------------------------------------------------------------
 
 
+class _Short(reprlib.Repr):
+    """As in the standard library, and bytes are cut before they become text: that is up to four characters for each."""
+
+    def repr_bytes(self, value: bytes, level: int) -> str:
+        most = self.maxother
+        return self.repr_instance(value if len(value) <= 2 * most else value[:most] + value[-most:], level)
+
+    repr_bytearray = repr_bytes
+
+
 def _short_repr() -> reprlib.Repr:
-    short = reprlib.Repr()
+    short = _Short()
     short.maxlist = short.maxtuple = short.maxdict = short.maxset = 6
     short.maxstring, short.maxother, short.maxlevel = 80, 120, 3
     return short

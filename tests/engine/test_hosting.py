@@ -204,15 +204,21 @@ def test_a_stopped_host_dies_with_its_worker_and_so_do_its_children(shop: Shop) 
     assert shop.row(task)["crashes"] == 1
 
 
-def test_a_host_that_cannot_start_ends_the_worker_and_costs_the_tasks_nothing(shop: Shop) -> None:
+@pytest.mark.parametrize("how", ["ends at its import", "cannot be executed"])
+def test_a_host_that_cannot_start_is_tried_three_times_ends_the_worker_and_costs_the_tasks_nothing(shop: Shop, how: str) -> None:
     tasks = [shop.step("one") for _ in range(3)]
     broken = shop.folder / "broken"
     broken.mkdir()
-    (broken / "cloudpickle.py").write_text("raise ImportError('no such luck')\n")
-    worker = shop.worker({"PYTHONPATH": str(broken)}, slots=2)
+    (broken / "cloudpickle.py").write_text("print('x', file=open('tried', 'a'))\nraise ImportError('no such luck')\n")
+    if how == "ends at its import":
+        worker = shop.worker({"PYTHONPATH": str(broken)}, slots=2)
+    else:
+        gone = "import minipipe.engine.start as start\nstart.popen_host.__defaults__ = ('/nowhere/python',)\n"
+        worker = shop.worker(slots=2, before=gone)
     assert worker.process.wait(20) == 1
-    assert "the step host cannot be started" in worker.said()
-    assert "no such luck" in worker.said()
+    assert "the step host cannot be started" in worker.said() and "Traceback" not in worker.said()
+    assert ("no such luck" if how == "ends at its import" else "/nowhere/python") in worker.said()
+    assert len(shop.lines("tried")) == (3 if how == "ends at its import" else 0)
     assert [(row["status"], row["crashes"]) for row in map(shop.row, tasks)] == [("queued", 0)] * 3
     shop.drain()
     assert [shop.status(task) for task in tasks] == ["completed"] * 3

@@ -755,7 +755,8 @@ def waiting_for_a_fetch(threads: list[threading.Thread]) -> int:
     """How many threads stand before the lock of a fetch."""
     frames = sys._current_frames()
     stacks = [frames[thread.ident] for thread in threads if thread.ident in frames]
-    return sum(frame.f_code.co_qualname == "_Cell.fetch" for frame in stacks)
+    callers = [frame.f_back for frame in stacks if frame.f_code.co_qualname == "Mutex.__enter__"]
+    return sum(caller is not None and caller.f_code.co_qualname == "_Cell.fetch" for caller in callers)
 
 
 def test_threads_share_one_fetch_and_all_wait_for_it() -> None:

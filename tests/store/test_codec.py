@@ -9,6 +9,7 @@ import datetime
 import json
 import math
 import os
+import reprlib
 import socket
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tarfile
 import textwrap
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -570,6 +572,34 @@ def test_previews_say_what_a_value_is() -> None:
     assert codec.preview(list(range(100))).startswith("100 items: [0, 1, 2")
     assert codec.preview(np.zeros((3, 4))).startswith("float64 3x4: [0.0")
     assert codec.preview(pd.DataFrame({"a": [1], "b": [2]})) == "1 rows x 2 columns: a, b"
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_huge_value_of_bytes_is_shown_keyed_and_read_without_copies_of_it(
+    store: Store, kind: Callable[[bytes], object]
+) -> None:
+    value = kind(b"\xff" * (8 << 20))
+    assert codec.preview(value) == reprlib_of(value)
+    tracemalloc.start()
+    try:
+        encoded = codec.encode(store, value)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        data = encoded.staged.path.read_bytes()  # type: ignore[union-attr]
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert codec.decode(memoryview(data), encoded.codec, encoded.metadata, store.path) == value
+        assert tracemalloc.get_traced_memory()[1] - before < 9 << 20
+    finally:
+        tracemalloc.stop()
+    assert encoded.writer is not None
+    encoded.writer.discard()
+
+
+def reprlib_of(value: object) -> str:
+    """What the standard library makes of it, with our limit."""
+    short = reprlib.Repr()
+    short.maxother = 120
+    return short.repr(value)
 
 
 def test_metadata_and_preview_of_a_user_do_not_hide_what_decoding_needs(store: Store, tmp_path: Path) -> None:

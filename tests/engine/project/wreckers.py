@@ -127,7 +127,7 @@ def raise_exit_that_lies() -> None:
 
 
 def raise_huge() -> None:
-    raise ValueError("x" * (20 << 20))
+    raise ValueError("x" * (100 << 20))
 
 
 def raise_escapes() -> None:
@@ -144,6 +144,17 @@ def raise_group() -> None:
 
 def recurse() -> int:
     return recurse() + 1
+
+
+hoard: list[bytearray] = []
+
+
+def run_out_of_memory() -> None:
+    """Take all of 300 MB and keep it: the failure has to be told with what little is left."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + (300 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    while True:
+        hoard.append(bytearray(1 << 20))
 
 
 # -- results ------------------------------------------------------------------------------------------------------------
@@ -167,6 +178,41 @@ def return_socket() -> Any:
 
 def return_lambda() -> Callable[[int], int]:
     return lambda n: n + 1
+
+
+def return_local(n: int) -> Any:
+    """An object of a class that only this call knows, and a closure."""
+
+    class Local:
+        def __init__(self) -> None:
+            self.value = n
+
+        def __call__(self, more: int) -> int:
+            return self.value + more
+
+    return Local()
+
+
+def call(value: Callable[[int], int], n: int) -> int:
+    return value(n)
+
+
+def return_large(size: int) -> bytearray:
+    """That many bytes, all of them touched; says at the end how much memory this process had at most."""
+    found = bytearray(b"\1") * size
+    atexit.register(note_peak, "made")
+    return found
+
+
+def take_large(value: bytearray) -> int:
+    atexit.register(note_peak, "taken")
+    return len(value) * value[0] * value[-1]
+
+
+def note_peak(name: str) -> None:
+    from steplib import stamp
+
+    stamp(name, str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
 
 
 def return_deep_list() -> Any:
@@ -336,6 +382,48 @@ def look_around() -> dict[str, Any]:
     }
 
 
+# -- output and reports -------------------------------------------------------------------------------------------------
+
+
+def write_without_line_ends(megabytes: int) -> int:
+    """Bytes that are no text, with NULs, and not one line end."""
+    piece = (bytes(byte for byte in range(256) if byte != 10) + b"x" * 3_841) * 256
+    for _ in range(megabytes):
+        os.write(1, piece)
+    return 1
+
+
+def report_from_everywhere(processes: int, points: int) -> int:
+    """A fork pool reports while a thread of the parent does."""
+    import multiprocessing
+
+    from minipipe import Logger
+
+    def go_on() -> None:
+        number = 0
+        while not done.is_set() or number < points:
+            Logger.current_logger().report_scalar("parent", "thread", float(number), number)
+            number += 1
+        told.append(number)
+
+    Logger.current_logger()  # imports what it needs; a fork in the middle of an import is a trouble of Python's own
+    done, told = threading.Event(), list[int]()
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        pool.starmap(report_some, [(number, points) for number in range(processes * 2)], chunksize=1)
+    done.set()
+    thread.join()
+    return told[0]
+
+
+def report_some(number: int, points: int) -> None:
+    from minipipe import Logger
+
+    for place in range(points):
+        Logger.current_logger().report_scalar("child", str(number), float(place), place)
+
+
 # -- facts --------------------------------------------------------------------------------------------------------------
 
 
@@ -377,7 +465,9 @@ def write_bytes() -> int:
 
 
 def oom_scores() -> list[str]:
-    return [open(f"/proc/{pid}/oom_score_adj").read().strip() for pid in ("self", os.getppid())]
+    """Of this process, of the one that started it, and of the one above."""
+    above = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1]
+    return [Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid in ("self", os.getppid(), above)]
 
 
 def threads_of_host() -> int:
