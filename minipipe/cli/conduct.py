@@ -21,7 +21,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import auto, inline, launch, maintask, session
+from minipipe.sdk import auto, inline, launch, maintask, pipeline, session
 from minipipe.store import lookup, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -112,6 +112,7 @@ class _Conductor:
             try:
                 if self.order.script is not None:
                     auto.watch()  # before the script imports anything
+                    pipeline.of_script.clear()
                     if self.settings.clearml_alias:
                         clearml.install(note=None if self.quiet else output.note)
                     with self.console.remembering():
@@ -357,7 +358,12 @@ class _Conductor:
         if self.quiet:
             return
         if not runs and self.order.script is not None:
-            output.note(f"{self._script_name()} started no task")
+            idle = [repr(name) for name in dict.fromkeys(pipeline.of_script)]
+            if idle:
+                several, rest = ("s", "starts none of them") if len(idle) > 1 else ("", "never starts it")
+                output.note(f"{self._script_name()} defines pipeline{several} {', '.join(idle)} and {rest}", "warning")
+            else:
+                output.note(f"{self._script_name()} started no task")
         if self.order.detach and store is not None:
             waiting = sessions.waiting_queues(store, self.scope) - set(workers.served_queues(store))
             for queue in sorted(waiting):

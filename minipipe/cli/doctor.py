@@ -67,7 +67,10 @@ def doctor(
         found = _mend(out, damages, [*surroundings()], home, deep)
     if bundle is not None:
         _write_bundle(Path(bundle), found, home)
-        output.write(output.escape(bundle))
+        if out.json:
+            output.print_json({"path": bundle}, line=out.format == "jsonl")
+        else:
+            output.write(output.escape(bundle))
     else:
         _print(out, home, found)
     return errors.StoreError.exit_code if any(one.state == BAD for one in found) else 0
@@ -117,7 +120,20 @@ def _print_settings(out: Output) -> None:
     origin = "--home" if out.home else "MINIPIPE_HOME" if os.environ.get("MINIPIPE_HOME") else "search from the current folder"
     rows = [("home", str(home), origin), *((one.name, _shown(one.value), one.origin) for one in settings.explain_settings())]
     documents = [{"setting": name, "value": value, "origin": where} for name, value, where in rows]
-    output.print_table(rows, ("SETTING", "VALUE", "ORIGIN"), out.format, documents)
+    slots = settings.load_settings().slots
+    words = {**_WORDS, ("jobs", "0"): f"{slots}, one per CPU"}
+    cells = [(name, words.get((name, value), value), where) for name, value, where in rows]
+    output.print_table(cells, ("SETTING", "VALUE", "ORIGIN"), out.format, documents)
+
+
+# What a value says that stands for "not limited" or "not given"; tables show it, JSON has the value.
+_WORDS = {
+    ("refresh", ""): "none",
+    ("url_map", ""): "none",
+    ("log_limit_mb", "0.0"): "no limit",
+    ("keep_runs", "-1"): "all",
+    ("older_than", ""): "unset",
+}
 
 
 def _shown(value: object) -> str:

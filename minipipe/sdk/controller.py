@@ -461,6 +461,7 @@ class PipelineController(WrittenPipeline):
         before = pipeline.written()
         found = cls(known.name.partition(" #")[0], project.partition("/.pipelines/")[0])
         pipeline.write_down(before)
+        pipeline.of_script.pop()
         found._definition = replace(found._definition, own_project=project)
         found._made = launch.Made(known.row_id, known.id, found._definition)
         found._fetched = True

@@ -20,7 +20,7 @@ from minipipe import context, errors, limits, states
 from minipipe.sdk import arguments, display, inline, launch, multi, needs, nesting, proxy, versions
 from minipipe.sdk.capture import INNER
 from minipipe.sdk.definition import Definition
-from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, record
+from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, of_script, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry, StepSpec
 
@@ -274,6 +274,9 @@ class PipelineDecorator(RunningPipeline):
         )
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            if getattr(function, "__module__", None) == "__main__":
+                of_script.append(name)
+
             @functools.wraps(function)
             def pipeline(*args: P.args, **kwargs: P.kwargs) -> R:
                 if multi_instance_support:

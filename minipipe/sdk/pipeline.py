@@ -220,6 +220,9 @@ def written() -> RunningPipeline | None:
     return _written[0] if _written else None
 
 
+of_script: list[str] = []  # names of the pipelines that the script has written, for whoever wonders why it started none
+
+
 def pipeline_task() -> session.Current:
     """Where the pipeline's task is: that of the run that this process belongs to, else of the pipeline that is written here.
 

@@ -98,6 +98,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         self._created_callback: Callable[..., Any] | None = None
         self._completed_callback: Callable[..., Any] | None = None
         pipeline.write_down(self)
+        pipeline.of_script.append(name)
 
     # -- building -----------------------------------------------------------------------------------------------------
 

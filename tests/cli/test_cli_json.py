@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 
+from minipipe.cli import root
 from minipipe.store import records
 from tests.cli.conftest import Filled
 
@@ -37,7 +40,41 @@ ARGUMENTS = {
     "graph": ("graph", "@last"),
     "timeline": ("timeline", "@last"),
     "check": ("check", "bad.py"),
+    "get --load": ("get", "@last/train/model", "--load"),
+    "diff --code": ("diff", "@-2", "@last", "--code"),
+    "gc": ("gc", "--yes"),
+    "export": ("export", "@-2", "-o", "run.zip"),
+    "import": ("import", "run.zip"),
+    "report": ("report", "@-2"),
+    "doctor --backup": ("doctor", "--backup", "copy"),
+    "doctor --bundle": ("doctor", "--bundle", "bug.zip"),
+    "queue create": ("queue", "create", "gpu"),
+    "queue pause": ("queue", "pause", "default"),
+    "queue resume": ("queue", "resume", "default"),
+    "queue purge": ("queue", "purge", "default"),
+    "queue remove": ("queue", "remove", "spare"),
 }
+NEEDS_CODE = {
+    "step": ("step", "@last/work"),
+    "cache accept": ("cache", "accept", "@last/work"),
+    "worker": ("worker", "--until-idle"),
+}
+NO_DOCUMENT = {"completion"}
+AS_ANOTHER = {"run", "rerun", "resume", "ps"}  # the first three as watch, the last as status
+FLOW = """
+from minipipe import PipelineDecorator
+
+@PipelineDecorator.component(return_values=["n"])
+def work(n=1):
+    return n
+
+@PipelineDecorator.pipeline(name="coded", project="examples", version="1")
+def flow():
+    work()
+
+PipelineDecorator.run_locally()
+flow()
+"""
 BAD = (
     "from clearml import PipelineDecorator\nN = 3\n\n@PipelineDecorator.component(return_values=['x'])\ndef f():\n    return N\n"
 )
@@ -102,12 +139,32 @@ def full(filled: Filled) -> Filled:
     return filled
 
 
-@pytest.mark.parametrize("verb", KEYS)
+@pytest.mark.parametrize("verb", [verb for verb in KEYS if verb not in NEEDS_CODE])
 def test_the_keys_of_json_are_those_of_the_readme(full: Filled, cli: Invoke, verb: str) -> None:
     Path("bad.py").write_text(BAD)
+    if verb == "import":
+        cli("export", "@-2", "-o", "run.zip")
+    if verb == "queue remove":
+        cli("queue", "create", "spare")
     result = cli(*ARGUMENTS.get(verb, tuple(verb.split())), "--json")
     assert result.exit_code == (1 if verb == "check" else 0), result.output
     compare(shape(KEYS[verb]), json.loads(result.stdout), verb)
+
+
+def test_the_keys_of_json_of_verbs_that_run_code(
+    surroundings: Path, command: Callable[..., subprocess.CompletedProcess[bytes]], cli: Invoke
+) -> None:
+    Path("flow.py").write_text(FLOW)
+    assert command("run", "flow.py").returncode == 0
+    for verb, words in NEEDS_CODE.items():
+        text = command(*words, "--json").stdout if verb == "worker" else cli(*words, "--json").stdout
+        compare(shape(KEYS[verb]), json.loads(text), verb)
+
+
+def test_every_verb_has_its_keys_in_the_readme() -> None:
+    verbs = set(root.list_commands(click.Context(root)))
+
+    assert verbs - NO_DOCUMENT - AS_ANOTHER == {verb.split()[0] for verb in KEYS}
 
 
 def test_the_shape_of_a_text_is_read() -> None:

@@ -214,12 +214,17 @@ def test_path_and_settings_alone(filled: Filled, cli: Invoke, monkeypatch: pytes
     rows = {one["setting"]: one for one in json.loads(cli("doctor", "--settings", "--json").stdout)}
     assert (rows["jobs"]["value"], rows["jobs"]["origin"]) == ("3", "MINIPIPE_JOBS")
     assert rows["queue"]["origin"] == "default"
+    assert rows["keep_runs"]["value"] == "-1"
+    monkeypatch.delenv("MINIPIPE_JOBS")
+    told = dict(re.findall(r"^(\w+) +(\S.*?) +default$", cli("doctor", "--settings").stdout, re.MULTILINE))
+    assert (told["jobs"], told["keep_runs"]) == (f"{len(os.sched_getaffinity(0))}, one per CPU", "all"), "words, no codes"
     assert rows["home"]["value"] == str(filled.store.path)
 
 
 def test_a_bundle_holds_no_names_or_values_and_overwrites_nothing(filled: Filled, cli: Invoke) -> None:
     filled.run("secret-pipeline")
     assert cli("doctor", "--bundle", "bug.zip").exit_code == 0
+    assert json.loads(cli("doctor", "--bundle", "second.zip", "--json").stdout) == {"path": "second.zip"}
     with zipfile.ZipFile("bug.zip") as archive:
         assert b"secret" not in b"".join(archive.read(name) for name in archive.namelist())
     assert cli("doctor", "--bundle", "bug.zip").exit_code == 2

@@ -89,6 +89,16 @@ def test_classes_of_a_script_pickle_as_those_of_main() -> None:
     assert command("run", write(script), check=0).stdout == "True __main__\n"
 
 
+WRITTEN = """
+from minipipe import PipelineController, pipeline
+
+@pipeline(name="once", project="tests", version="1.0")
+def flow():
+    pass
+"""
+BUILT = "PipelineController('twice', 'tests', '1.0')\n"
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
@@ -96,6 +106,8 @@ def test_classes_of_a_script_pickle_as_those_of_main() -> None:
         ("import sys; sys.exit('it is late')", 1, "it is late\nerror: flow.py exited with code 1\n"),
         ("import sys; sys.exit(0)", 0, "note: flow.py started no task\n"),
         ("import sys; sys.exit()", 0, "note: flow.py started no task\n"),
+        (WRITTEN, 0, "warning: flow.py defines pipeline 'once' and never starts it\n"),
+        (WRITTEN + BUILT, 0, "warning: flow.py defines pipelines 'once', 'twice' and starts none of them\n"),
     ],
 )
 def test_the_exit_code_of_a_script_is_named(text: str, code: int, words: str) -> None:
