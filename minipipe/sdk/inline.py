@@ -12,7 +12,6 @@ import os
 import random
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 
 from minipipe import context, seeds, settings
 from minipipe.engine import endings, execution, hosting
+from minipipe.mutex import Mutex
 from minipipe.sdk import maintask, session
 from minipipe.store import attempts, inputs, waiting
 from minipipe.store.attempts import Claim, Claimant, Outcome
@@ -34,7 +34,7 @@ class _Executor:
 
     session: str
     functions: dict[int, Callable[..., Any]] = field(default_factory=dict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: Mutex = field(default_factory=Mutex)
 
 
 _executor: _Executor | None = None
