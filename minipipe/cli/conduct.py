@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from minipipe import clearml, errors, frames, settings, states
+from minipipe import clearml, errors, frames, settings, states, told
 from minipipe.cli import ending, output, script
 from minipipe.cli.console import Console
 from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import auto, inline, launch, maintask, pipeline, session
+from minipipe.sdk import auto, inline, maintask, pipeline, session
 from minipipe.store import lookup, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -328,7 +328,7 @@ class _Conductor:
             return ending.failure(store, bad[0], sessions.steps(store, bad[0]["id"]))
         if ended.error is not None:
             return errors.WorkFailed(f"{self._script_name()} raised {frames.last_line(ended.error)}", frames.where(ended.error))
-        return self._leftover(store)
+        return self._leftover()
 
     def _placed(self, error: errors.MinipipeError) -> errors.MinipipeError:
         """The error with the line of the script that led to it."""
@@ -337,18 +337,11 @@ class _Conductor:
             error.cause = f"{place}; {error.cause}" if error.cause else place
         return error
 
-    def _leftover(self, store: Store | None) -> errors.MinipipeError | None:
-        """What the command was told and no pipeline took."""
-        left = os.environ.get(launch.SET_VARIABLE)
-        if left:
-            names = ", ".join(launch.decode_settings(left))
-            begun = sessions.runs(store, self.scope) if store is not None else []
-            again = f"minipipe rerun {begun[-1]['uid'][:8]} --set … changes what that task connects" if begun else ""
-            return errors.BadParameter(
-                f"no pipeline took --set {names}",
-                f"{self._script_name()} started none",
-                again or "leave --set out, or start a pipeline",
-            )
+    def _leftover(self) -> errors.MinipipeError | None:
+        """What the command was told and nothing took."""
+        complaint = told.complaint(self._script_name())
+        if complaint is not None:
+            return complaint
         if os.environ.get(session.RESUME_VARIABLE):
             cause = f"{self._script_name()} does not start its pipeline any more"
             return errors.UsageError("the run was not resumed", cause, "minipipe run starts a new one")

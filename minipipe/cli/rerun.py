@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -18,7 +19,7 @@ from minipipe.cli.conduct import Order, conduct
 from minipipe.cli.run import new_session, read_settings, set_environment
 from minipipe.sdk import overrides, project_modules, saying
 from minipipe.shown import tell
-from minipipe.store import details, edits, lookup, records, sessions, steering
+from minipipe.store import details, edits, lookup, records, sessions, steering, tasks
 from minipipe.store.home import Store
 
 _ALL = "*"
@@ -78,16 +79,28 @@ def rerun(
     known = overrides.known_of(store, source["id"])
     if edit:
         wanted = {**_edited(pipeline, known, store, source), **wanted}
-    cells = overrides.cells(pipeline, known, wanted)
+    later = code == "current" and entry.get("kind") == "script"  # only that code knows what it has: it is told when it runs
+    cells = _foreseen(pipeline, known, wanted) if later else overrides.cells(pipeline, known, wanted)
     mine = new_session()
     name = sessions.next_name(store, source) if source["run_name"] is not None else source["name"]
-    entry.pop("refresh", None)
-    made = edits.clone(store, source["id"], name, entry={**entry, "refresh": refresh} if refresh else entry, parameters=cells)
+    entry = {key: value for key, value in entry.items() if key not in ("refresh", "told")}
+    more = {"refresh": refresh, "told": wanted if later else {}}
+    entry |= {key: value for key, value in more.items() if value}
+    made = edits.clone(store, source["id"], name, entry=entry, parameters=cells)
     watched = project_modules.watched(edits.facts(store, made.id))
     steering.enqueue(store, made.id, queue or source["queue"] or "services", mine, entry=watched)
     saying.announce(store, made.id)
     store.close()
     return conduct(Order(mine, None, (), ((made.id, 0),), logs, detach, timeout, settings.load_settings().traceback), out)
+
+
+def _foreseen(pipeline: str, known: list[overrides.Known], wanted: Mapping[str, Any]) -> list[tasks.Parameter]:
+    """The cells that are likely to change: those that the old run has too, and as it would have read them."""
+    found = []
+    for name, value in wanted.items():
+        with contextlib.suppress(errors.BadParameter):
+            found += overrides.cells(pipeline, known, {name: value})
+    return found
 
 
 # -- what is checked before anything is made --------------------------------------------------------------------------------

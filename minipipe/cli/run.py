@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from minipipe import errors, settings
+from minipipe import errors, settings, told
 from minipipe.cli import output, script
 from minipipe.cli.conduct import Order, conduct
-from minipipe.sdk import launch, session
+from minipipe.sdk import session
 from minipipe.sdk.decorator import PipelineDecorator
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "demo" / "pipeline.py"
@@ -38,7 +38,13 @@ class ScriptCommand(click.Command):
 @click.command(cls=ScriptCommand)
 @click.argument("words", nargs=-1, metavar="[SCRIPT] [-- ARGS...]")
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="Steps at a time; default one per CPU.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Argument of the pipeline; NAME:=JSON, NAME=@FILE.")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Argument of the pipeline, or what a task connects; NAME:=JSON, NAME=@FILE.",
+)
 @click.option("--inline", is_flag=True, help="Every step in this process, in call order; breakpoints work.")
 @click.option("--logs", is_flag=True, help="Show what steps print.")
 @click.option("--detach", is_flag=True, help="Queue the run, print its id and return.")
@@ -81,8 +87,9 @@ def run(
       minipipe run flow.py -- --epochs 3       what stands after -- belongs to the script
       minipipe run                             run the built-in example
 
-    The script runs as `python SCRIPT ARGS` would run it. Tasks that it leaves on queues which no worker serves are executed by an
-    embedded pool that ends with this command.
+    The script runs as `python SCRIPT ARGS` would run it. What --set names is looked up when a pipeline starts, before anything is
+    queued, and where a task connects its parameters; a name that nothing took is an error at the end. Tasks that it leaves on queues
+    which no worker serves are executed by an embedded pool that ends with this command.
     """
     if print_example:
         click.echo(EXAMPLE.read_text(encoding="utf-8"), nl=False)
@@ -103,12 +110,11 @@ def run(
     refresh = ",".join(steps) or None
     set_environment(out, jobs=jobs, cache=cache, progress=progress, traceback=traceback)
     set_environment(out, refresh=refresh, isolation=isolation, clearml_alias=alias)
-    if wanted:
-        os.environ[launch.SET_VARIABLE] = json.dumps(wanted)
     style = settings.load_settings().traceback
     mine = new_session()
     order = Order(mine, path, context.meta[_SCRIPT_WORDS], (), logs, detach, timeout, style, inline=inline)
-    return conduct(order, out)
+    with told.telling(wanted):
+        return conduct(order, out)
 
 
 # -- what other processes of the command have to know ---------------------------------------------------------------------
@@ -163,7 +169,7 @@ def pin_inline() -> None:
 
 
 def read_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """What ``--set`` says, as `launch.decode_settings` gives it back: text to be read by the parameter's type, or a JSON value.
+    """What ``--set`` says, by name: a text to be read by the parameter's type, or ``{"json": value}``.
 
     Raises:
         UsageError: a pair that cannot be read; nothing was started.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minipipe import context, errors, hashing, limits
+from minipipe import context, errors, hashing, limits, told
 from minipipe.engine import repository
 from minipipe.engine.endings import Result, failed, failed_by
 from minipipe.shown import tell
@@ -88,14 +88,17 @@ def run_script(entry: dict[str, Any]) -> Result:
     sys.modules["__main__"] = module
     # Tracebacks and inspect show the text that runs, not a file that was edited since.
     linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
-    try:
-        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # not with this file's own __future__
-    except SystemExit as stop:
-        if stop.code not in (None, 0):
-            if not isinstance(stop.code, int):
-                print(stop.code, file=sys.stderr)
-            raise
-    context.end()
+    with told.telling(entry.get("told", {})):
+        try:
+            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)  # not with this file's own __future__
+        except SystemExit as stop:
+            if stop.code not in (None, 0):
+                if not isinstance(stop.code, int):
+                    print(stop.code, file=sys.stderr)
+                raise
+        context.end()
+        if (complaint := told.complaint(os.path.basename(path))) is not None:
+            raise complaint
     return Result({"ending": "completed", "outputs": []}, [], 0)
 
 

@@ -16,11 +16,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from minipipe import errors
+from minipipe import errors, told
 from minipipe.sdk import values
 from minipipe.sdk.auto import connection
 from minipipe.sdk.auto.connection import Connection, is_wanted
-from minipipe.sdk.connect import Binding, recast, storable
+from minipipe.sdk.connect import Binding, read_told, recast, storable
 from minipipe.shown import warn
 
 SECTION = "Args"
@@ -101,8 +101,33 @@ def _settle(connected: Connection, parser: argparse.ArgumentParser, found: argpa
             if key in stored:
                 setattr(found, key, _read(parser, key, stored[key], value))
         flat = {key: value for key, value in flat.items() if key not in stored}
+    if binding.told:
+        flat |= _put_told(parser, found, connected)
     # What argparse made of a text (a Path, a date) it can make again.
     binding.write(SECTION, {key: value if storable(value) else str(value) for key, value in flat.items()})
+
+
+def _put_told(parser: argparse.ArgumentParser, found: argparse.Namespace, connected: Connection) -> dict[str, Any]:
+    """Put what the script was told from outside in the place of parsed arguments; gives what was put.
+
+    Raises:
+        BadParameter: it cannot be read as the parser would read it.
+    """
+    put = {}
+    for key, parsed in list(vars(found).items()):
+        wanted = told.given(SECTION, key) if is_wanted(connected.wanted, key) and not callable(parsed) else None
+        if wanted is not None:
+            action = next((one for one in _actions(parser) if one.dest == key), None)
+            try:
+                text = isinstance(wanted, str) and action is not None and wanted != ""
+                value = _convert(action, wanted, parsed, key) if text else read_told(wanted, SECTION, key, parsed)  # type: ignore[arg-type]
+            except (ValueError, TypeError, KeyError, argparse.ArgumentTypeError, argparse.ArgumentError) as error:
+                if isinstance(error, errors.BadParameter):
+                    raise
+                raise errors.BadParameter(f"parameter {key!r}: its parser cannot read {wanted!r}", str(error), name=key) from None
+            setattr(found, key, value)
+            put[key] = value
+    return put
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:

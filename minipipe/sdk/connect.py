@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from minipipe import errors
-from minipipe.sdk import notice, session, values
+from minipipe import errors, told
+from minipipe.sdk import notice, overrides, session, values
 from minipipe.sdk.session import Current
 from minipipe.shown import warn
 from minipipe.store import edits, records
@@ -31,15 +31,17 @@ class Binding:
     Attributes:
         current: the task.
         overrides: the stored values win (worker mode on the main task).
+        told: what the script was told from outside wins over both (the main task).
     """
 
     current: Current
     overrides: bool
+    told: bool = False
 
     def connect(self, mutable: Any, name: str | None, ignore_overrides: bool) -> Any:
         """See `Task.connect`."""
         section = str(name) if name else values.DEFAULT_SECTION
-        binding = replace(self, overrides=self.overrides and not ignore_overrides)
+        binding = replace(self, overrides=False, told=False) if ignore_overrides else self
         if isinstance(mutable, Mapping):
             return binding._connect_dict(mutable, section)
         if hasattr(mutable, "to_dict") and hasattr(mutable, "update_from_dict"):
@@ -48,16 +50,21 @@ class Binding:
         if inspect.isclass(mutable) or hasattr(mutable, "__dict__"):
             given = _attributes(mutable)
             for attribute, value in binding._merge(dict_of(given), section).items():
-                if binding.overrides and value != given[attribute]:  # elsewhere the object is only read: it may be frozen
+                if binding.changes and value != given[attribute]:  # elsewhere the object is only read: it may be frozen
                     setattr(mutable, attribute, value)
             return mutable
         raise errors.UsageError(
             f"a {type(mutable).__name__} cannot be connected", "connect takes a dict, a class, an object or an ArgumentParser"
         )
 
+    @property
+    def changes(self) -> bool:
+        """True if what is connected may get other values than the code gives it."""
+        return self.overrides or (self.told and told.anything())
+
     def _connect_dict(self, original: Mapping[Any, Any], section: str) -> Any:
         merged = self._merge(dict_of(original), section)
-        if not self.overrides or not isinstance(original, dict):
+        if not self.changes or not isinstance(original, dict):
             return Connected(merged, self, section, "")
         _fill(original, merged)
         return Connected(merged, self, section, "", original)
@@ -66,10 +73,14 @@ class Binding:
         """What holds: the stored values where there are any, cast to the types in code; what only code has is added to the task."""
         flat = flatten(given, prefix)
         stored = self.read(section) if self.overrides else {}
+        news = {key: value for key, value in flat.items() if key not in stored}
         for key, value in flat.items():
             if key in stored:
                 flat[key] = recast(stored[key], value, f"{section}/{key}")
-        self.write(section, {key: value for key, value in flat.items() if key not in stored})
+            wanted = told.given(section, key) if self.told else None
+            if wanted is not None:
+                flat[key] = news[key] = read_told(wanted, section, key, value)
+        self.write(section, news)
         return unflatten(flat, given, prefix)
 
     def assign(self, section: str, key: str, value: Any) -> Any:
@@ -268,6 +279,16 @@ def recast(row: Any, in_code: Any, name: str) -> Any:
     except errors.BadParameter as error:
         warn(f"{error.message}: the value in code is used", stacklevel=4)
         return in_code
+
+
+def read_told(wanted: Any, section: str, name: str, in_code: Any) -> Any:
+    """What was told to a parameter, as the type that the code has.
+
+    Raises:
+        BadParameter: it cannot be read as that.
+    """
+    kind = inspect.Parameter.empty if in_code is None else type(in_code)
+    return overrides.value_of(overrides.Known(section, name, kind, "", values.text_of(in_code)[0][:40]), wanted)
 
 
 def _attributes(mutable: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from minipipe import context, seeds, settings
+from minipipe import context, seeds, settings, told
 from minipipe.engine import endings, execution, hosting
 from minipipe.mutex import Mutex
 from minipipe.sdk import maintask, session
@@ -142,7 +142,7 @@ def within(store: Store, claim: Claim, spec: dict[str, Any]) -> Iterator[None]:
     before, main = context.running(), sys.modules["__main__"]
     kept = (sys.argv, sys.path[:], os.getcwd(), dict(os.environ), random.getstate(), _numpy_state())
     running = context.Running(store.path, claim.lease, claim.lease.uid, claim.run, True, claim.session, claim.private)
-    with maintask.set_aside():
+    with maintask.set_aside(), told.telling({}):  # what the command tells is for its script
         context.set_running(running)
         try:
             os.environ.update(spec["environment"])

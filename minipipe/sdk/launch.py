@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minipipe import context, errors, states
+from minipipe import context, errors, states, told
 from minipipe.sdk import (
     git_facts,
     inline,
@@ -26,9 +26,6 @@ from minipipe.sdk.script import capture_script
 from minipipe.sdk.specs import Caller, RunOptions, StepSpec
 from minipipe.store import attempts, details, edits, records, resume, runs, steering, tasks
 from minipipe.store.home import Store
-
-SET_VARIABLE = "MINIPIPE_SET"  # JSON from `minipipe run --set`: {name: text}
-
 
 # -- beginning ----------------------------------------------------------------------------------------------------------
 
@@ -164,6 +161,11 @@ def begin(
     mode_here = "inline" if inline.active() else mode if mode != "remote" else "mixed"
     made = made or make(definition, given, mode_here)
     stored = overrides.stored(store, made.id, given, definition.known(given))
+    if told.unused() and not made.nested:  # a worker runs a script that was told what its stored run does not have
+        stored = _with_settings(definition, stored)
+        edits.set_parameters(
+            store, made.id, [cell for cell in cells(definition, stored) if stored[cell.name] is not given[cell.name]]
+        )
     definition = as_stored(store, made.id, definition)
     options = RunOptions(
         name=made.definition.name,
@@ -319,12 +321,6 @@ def _resumed(store: Store, definition: Definition) -> sqlite3.Row | None:
 # -- arguments ----------------------------------------------------------------------------------------------------------
 
 
-def decode_settings(text: str) -> dict[str, Any]:
-    """``{name: text}`` or ``{name: {"json": value}}`` from `SET_VARIABLE`."""
-    found: dict[str, Any] = json.loads(text)
-    return found
-
-
 def foreseen(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
     """The arguments that will hold, for a pipeline that is still being written: what a worker's run has stored, or ``--set`` says.
 
@@ -338,9 +334,10 @@ def foreseen(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
         if _outer(store, running, definition) is not None:
             return given
         return overrides.stored(store, runs.id_of(store, running.uid), given, known)
-    told = decode_settings(os.environ.get(SET_VARIABLE, "") or "{}")
     names = {one.name for one in known} | {f"{one.section}/{one.name}" for one in known}
-    return overrides.applied(definition.name, given, known, {name: value for name, value in told.items() if name in names})
+    return overrides.applied(
+        definition.name, given, known, {name: value for name, value in told.unused().items() if name in names}
+    )
 
 
 def _with_settings(definition: Definition, given: dict[str, Any]) -> dict[str, Any]:
@@ -349,8 +346,10 @@ def _with_settings(definition: Definition, given: dict[str, Any]) -> dict[str, A
     Raises:
         BadParameter: an unknown name (the nearest one is named) or a value that cannot be read as the declared type.
     """
-    text = os.environ.pop(SET_VARIABLE, "")
-    return overrides.applied(definition.name, given, definition.known(given), decode_settings(text)) if text else given
+    wanted = told.unused()
+    found = overrides.applied(definition.name, given, definition.known(given), wanted) if wanted else given
+    told.use(wanted)
+    return found
 
 
 # -- ending -------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class TaskLife(TaskBase):
         task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)
         if tags:
             records.add_tags(store, task.row_id, [str(tag) for tag in tags])
-        connection.begin(connect.Binding(begun.current, False), auto_connect_arg_parser, auto_connect_frameworks)
+        connection.begin(connect.Binding(begun.current, False, True), auto_connect_arg_parser, auto_connect_frameworks)
         _announce(task, project, name)
         return task
 
@@ -99,7 +99,7 @@ class TaskLife(TaskBase):
             seed = edits.facts(running.store, running.row_id).get("seed", seeds.DEFAULT)
             if seed is not None:
                 seeds.sow(seed)  # as the script was where it began its task: what it drew before does not count
-            connection.begin(connect.Binding(running, True), arguments, frameworks)
+            connection.begin(connect.Binding(running, True, True), arguments, frameworks)
         return cls(running.store, running.row_id, running.uid, running.lease)
 
     _random_seed: ClassVar[int | None] = seeds.DEFAULT

@@ -20,10 +20,10 @@ class TaskParameters(TaskBase):
     """Reading and writing what a task is told."""
 
     def _binding(self) -> connect.Binding:
-        """Stored values win where a worker executes this very task."""
+        """Stored values win where a worker executes this very task; a process that executes it may have been told others."""
         running = session.within()
-        overrides = running is not None and running.worker_mode and running.uid == self._uid
-        return connect.Binding(self._current, overrides)
+        mine = running is not None and running.uid == self._uid
+        return connect.Binding(self._current, mine and running is not None and running.worker_mode, mine)
 
     def connect(self, mutable: Any, name: str | None = None, ignore_remote_overrides: bool = False) -> Any:
         """Record an object's values as parameters; where a worker runs the task, stored values override the object in place.
@@ -39,7 +39,9 @@ class TaskParameters(TaskBase):
         """
         binding = self._binding()
         if isinstance(mutable, argparse.ArgumentParser):
-            return command_line.connect(mutable, replace(binding, overrides=binding.overrides and not ignore_remote_overrides))
+            return command_line.connect(
+                mutable, replace(binding, overrides=False, told=False) if ignore_remote_overrides else binding
+            )
         return binding.connect(mutable, name, ignore_remote_overrides)
 
     def connect_configuration(

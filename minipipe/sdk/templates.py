@@ -78,7 +78,7 @@ def copy_of(plan: Plan, spec: StepSpec, parameters: Mapping[str, Any]) -> tasks.
     template = plan.template
     assert template is not None
     kept = edits.facts(template.store, template.row_id).items()
-    entry = project_modules.watched({name: value for name, value in kept if name not in ("mode", "refresh")})
+    entry = project_modules.watched({name: value for name, value in kept if name not in ("mode", "refresh", "told")})
     if spec.needs.limits:
         entry["limits"] = spec.needs.limits.facts()
     run = runs.facts(template.store, template.row_id)

@@ -431,7 +431,7 @@ def clone(
             " SELECT ?, type, ?, coalesce((SELECT id FROM project WHERE name = ?), project_id), ?, id, ?, version, 'created',"
             " queue, controller, max_retries, ask_retry, time_limit_s, tolerated, tolerates_abort, passes,"
             " abort_on_failure, use_cache, code_key, key_base,"
-            " json_remove(coalesce(?, entry), '$.mode'),"
+            " json_remove(coalesce(?, json_remove(entry, '$.told')), '$.mode'),"
             " settings, environment, coalesce(?, comment), ?, ? FROM task WHERE id = ? RETURNING id",
             (
                 uid,

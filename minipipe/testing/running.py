@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minipipe import clearml, context, errors, frames
+from minipipe import clearml, context, errors, frames, told
 from minipipe.chance import fresh_id
 from minipipe.cli import script
-from minipipe.sdk import inline, launch, maintask, session
+from minipipe.sdk import inline, maintask, session
 from minipipe.sdk.controller import PipelineController
 from minipipe.sdk.decorator import PipelineDecorator
 from minipipe.store import sessions
@@ -85,13 +85,15 @@ class Runner:
                 "it takes a script's path, a decorated pipeline or a controller",
             )
         before = sessions.last_event(self.store)
-        with _undone(what.resolve().parent if isinstance(what, Path) else None):
+        # A command tells its script itself; a decorated pipeline gets its arguments by its call.
+        passed = way == self._command if isinstance(what, Path) else not isinstance(what, PipelineController)
+        wanted = _told({name: value for name, value in params.items() if not passed or ("/" in name and callable(what))})
+        with _undone(what.resolve().parent if isinstance(what, Path) else None), told.telling(wanted):
             ended = way(what, params)
-            left = os.environ.get(launch.SET_VARIABLE)
+            complaint = told.complaint(_name(what))
         made = sessions.changed_since(self.store, before)
-        if left and ended.code == 0:
-            names = ", ".join(launch.decode_settings(left))
-            raise errors.BadParameter(f"no pipeline took {names}", f"{_name(what)} started none", "leave it out")
+        if complaint is not None and ended.code == 0:
+            raise complaint
         usage = isinstance(ended.error, errors.UsageError | errors.NotFound | TypeError)
         if ended.error is not None and (isinstance(ended.error, errors.WaitTimeout) or (usage and not made)):
             raise ended.error.with_traceback(None) if isinstance(ended.error, errors.MinipipeError) else ended.error
@@ -141,16 +143,13 @@ class Runner:
         """Run the target's own part in this process."""
         try:
             if isinstance(target, Path):
-                _set(params)
                 if "clearml" not in sys.modules:  # else the test has imported one
                     clearml.install()  # as `minipipe run` does
                 return _run_script(target)
             PipelineDecorator._mode = "local"
             if isinstance(target, PipelineController):
-                _set(params)
                 target.start_locally(run_pipeline_steps_locally=True)
                 return _Ended(0 if target.task.status in ("completed", "published") else 1)
-            _set({name: value for name, value in params.items() if "/" in name})
             return _Ended(value=target(**{name: value for name, value in params.items() if "/" not in name}))
         except SystemExit as stop:
             return _Ended(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
@@ -191,11 +190,8 @@ def _run_script(path: Path) -> _Ended:
     return _Ended(ended.code, "", ended.error)
 
 
-def _set(params: dict[str, Any]) -> None:
-    if params:
-        os.environ[launch.SET_VARIABLE] = json.dumps(
-            {name: {"json": json.loads(_json(name, value))} for name, value in params.items()}
-        )
+def _told(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"json": json.loads(_json(name, value))} for name, value in params.items()}
 
 
 def _json(name: str, value: Any) -> str:

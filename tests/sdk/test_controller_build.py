@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import NotSupported, PipelineController, PipelineDecorator, Task, errors
+from minipipe import NotSupported, PipelineController, PipelineDecorator, Task, errors, told
 from minipipe.sdk import dag, launch, pipeline, session, versions
 from minipipe.store import edits, records, tasks
 from minipipe.store.home import Store
@@ -435,12 +435,12 @@ def test_start_enqueues_and_ends_the_process_well(capsys: pytest.CaptureFixture[
     assert "no worker serves queue 'mine': the run waits; start one: minipipe worker --queue mine" in said
 
 
-def test_what_minipipe_run_set_is_applied_when_all_parameters_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launch.SET_VARIABLE, '{"n": "7"}')
-    pipe = controller()
-    pipe.add_tags("early")  # the task is stored before the parameter is declared
-    pipe.add_parameter("n", 1)
-    pipe.create_draft()
+def test_what_minipipe_run_set_is_applied_when_all_parameters_are_known() -> None:
+    with told.telling({"n": "7"}):
+        pipe = controller()
+        pipe.add_tags("early")  # the task is stored before the parameter is declared
+        pipe.add_parameter("n", 1)
+        pipe.create_draft()
 
     assert pipe.task.get_parameters(cast=True) == {"Args/n": 7}
 
@@ -475,12 +475,12 @@ def test_reports_without_any_pipeline_are_a_value_error() -> None:
     ],
 )
 def test_the_declared_type_of_a_parameter_or_that_of_its_default_reads_a_text(
-    kind: str | None, default: Any, text: str, value: Any, monkeypatch: pytest.MonkeyPatch
+    kind: str | None, default: Any, text: str, value: Any
 ) -> None:
-    monkeypatch.setenv(launch.SET_VARIABLE, f'{{"p": "{text}"}}')
-    pipe = controller()
-    pipe.add_parameter("p", default, param_type=kind)
-    pipe.create_draft()
+    with told.telling({"p": text}):
+        pipe = controller()
+        pipe.add_parameter("p", default, param_type=kind)
+        pipe.create_draft()
 
     assert pipe.task.get_parameters(cast=True)["Args/p"] == value
     assert type(pipe.task.get_parameters(cast=True)["Args/p"]) is type(value)

@@ -290,7 +290,7 @@ def test_what_cannot_be_run_at_all_is_raised(run_pipeline: Any, script: Any, mod
 
 
 def test_a_parameter_that_no_pipeline_takes_is_raised(run_pipeline: Any, script: Any) -> None:
-    with pytest.raises(errors.BadParameter, match=r"no pipeline took lr"):
+    with pytest.raises(errors.BadParameter, match=r"no pipeline took --set lr"):
         run_pipeline(script(text="print('nothing')"), lr=1)
 
 

@@ -86,7 +86,7 @@ def _before_init(running: context.Running) -> Connection | None:
                 kind = edits.facts(here.store, here.row_id).get("kind")
                 frameworks = recorded.get("auto_connect_frameworks", True)
                 if kind == "script":
-                    found = Connection(Binding(here, True), recorded.get("arguments", True), frameworks, os.getpid())
+                    found = Connection(Binding(here, True, True), recorded.get("arguments", True), frameworks, os.getpid())
         _early[running.uid] = found
     early = _early[running.uid]
     return early if early is not None and early.pid == os.getpid() else None
