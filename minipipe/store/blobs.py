@@ -300,11 +300,15 @@ def _map(path: Path, digest: str, what: str) -> memoryview:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise _damaged(digest, what, f"{path} is missing") from None
+    except OSError as error:
+        raise _damaged(digest, what, f"{path} cannot be read: {error.strerror}") from error
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:
             raise _damaged(digest, what, f"{path} is empty")
         return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
+    except OSError as error:  # a folder, for one
+        raise _damaged(digest, what, f"{path} cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
 

@@ -90,8 +90,6 @@ def check_bytes(store: Store, seen: set[str]) -> Iterator[Damage | int]:
             yield len(blobs.read(store, digest, inline))
         except errors.ArtifactError as error:
             yield Damage(digest, error.cause.partition(": ")[2], tuple(users_of_blob(store, digest)))
-        except OSError as error:
-            yield Damage(digest, f"{error.filename} cannot be read: {error.strerror}", tuple(users_of_blob(store, digest)))
 
 
 def check_database(store: Store, thorough: bool) -> list[str]:
@@ -175,6 +173,8 @@ def check_modes(store: Store) -> Iterator[Oddity]:
             yield Oddity(relative, f"can be written, mode {mode:04o}", bool(mode & (stat.S_IWGRP | stat.S_IWOTH)), wanted)
         elif wanted != 0o444 and relative.parts[:1] != ("tmp",) and mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield Oddity(relative, f"can be read by others, mode {mode:04o}", False, wanted)
+        elif not mode & stat.S_IRUSR:
+            yield Oddity(relative, f"cannot be read, mode {mode:04o}", True, wanted)
 
 
 def _own_files(store: Store) -> Iterator[Path]:

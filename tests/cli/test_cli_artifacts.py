@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,13 +117,21 @@ def test_an_unknown_artifact_is_exit_3_and_names_those_there_are(filled: Filled,
     assert "it has n, points" in result.stderr
 
 
-def test_damaged_bytes_are_never_handed_out(filled: Filled, cli: Invoke) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]), "its bytes have digest"),
+        (lambda path: os.truncate(path, 100), "has 100 bytes"),
+        (lambda path: os.truncate(path, 0), "has 0 bytes"),
+        (lambda path: path.unlink(), "is missing"),
+    ],
+    ids=["flipped", "cut", "empty", "missing"],
+)
+def test_damaged_bytes_are_never_handed_out(filled: Filled, cli: Invoke, damage: Callable[[Path], object], words: str) -> None:
     made(filled, points=list(range(20_000)))
-    row = filled.store.database.row("SELECT digest FROM artifact WHERE name = 'points'")
-    assert row is not None
-    path = blobs.path_of(filled.store, row["digest"])
+    path = stored(filled, "points")
     path.chmod(0o600)
-    path.write_bytes(b"x" + path.read_bytes()[1:])
+    damage(path)
     for args in ((), ("-o", "-"), ("--load",)):
         result = cli("get", "@last/train/points", *args)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -130,8 +139,35 @@ def test_damaged_bytes_are_never_handed_out(filled: Filled, cli: Invoke) -> None
     assert not Path("points.json").exists()
     result = cli("doctor", "--deep")
     assert result.exit_code == 4
-    assert f"{row['digest'][:8]}: its bytes have digest" in result.stdout
+    assert path.name[:8] in result.stdout and words in result.stdout
     assert "/train/points" in result.stdout
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o600, 0o400, 0o000])
+def test_bytes_of_another_mode_are_handed_out_if_they_can_be_read_and_doctor_names_it(
+    filled: Filled, cli: Invoke, mode: int
+) -> None:
+    made(filled, points=list(range(20_000)))
+    path = stored(filled, "points")
+    path.chmod(mode)
+    result = cli("get", "@last/train/points", "-o", "-")
+    if not mode & 0o400 and os.geteuid() != 0:
+        assert result.exit_code == 1 and f"{path} cannot be read" in result.stderr
+    else:
+        assert (result.exit_code, json.loads(result.stdout)) == (0, list(range(20_000)))
+    checked = cli("doctor")
+    assert checked.exit_code == (0 if mode in (0o600, 0o400) else 4), checked.output
+    if mode != 0o400:
+        assert f"mode {mode:04o}" in checked.stdout and path.name[:8] in checked.stdout, checked.stdout
+        assert cli("doctor", "--repair").exit_code == 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
+def stored(filled: Filled, name: str) -> Path:
+    """The file of an artifact."""
+    row = filled.store.database.row("SELECT digest FROM artifact WHERE name = ?", (name,))
+    assert row is not None
+    return blobs.path_of(filled.store, row["digest"])
 
 
 def test_get_saves_what_a_step_reported_to_be_looked_at(filled: Filled, cli: Invoke) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,6 +141,23 @@ def test_ctrl_c_is_exit_130(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> Non
     result = cli("boom")
     assert result.exit_code == 130
     assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_is_heard_while_somebody_else_keeps_the_store_locked(filled: Filled, wait_for: Callable[..., None]) -> None:
+    filled.store.close()
+    path = filled.store.database.path
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with subprocess.Popen((*PYTHON, "queue", "create", "gpu"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+            opened = Path(f"/proc/{waiting.pid}/fd")
+            wait_for(lambda: any(os.readlink(one) == f"{path}-shm" for one in opened.iterdir()), 30)
+            waiting.send_signal(signal.SIGINT)
+            begun = time.monotonic()
+            _, said = waiting.communicate(timeout=60)
+            assert time.monotonic() - begun < 10  # it would have waited for 30 s
+        assert waiting.returncode == 130 and b"Traceback" not in said, said
+        other.execute("ROLLBACK")
+    assert [row["name"] for row in filled.store.database.rows("SELECT name FROM queue")].count("gpu") == 0
 
 
 @pytest.mark.parametrize(

@@ -180,25 +180,6 @@ def test_a_worker_on_a_disk_whose_sync_fails_now_and_then_ends_each_task_once(sh
     shop.check()
 
 
-def test_a_file_size_limit_is_a_failure_with_words_and_no_crash(shop: Shop) -> None:
-    step = shop.step("limited", limit=1 << 20, size=4 << 20)
-    shop.drain()
-    row = shop.row(step)
-    assert row["status"] == "failed" and row["crashes"] == 0
-    assert re.search(r"File too large|SIGXFSZ", row["reason"]), row["reason"]
-    assert list(shop.store.folder("tmp").iterdir()) == []
-    shop.check()
-
-
-def test_too_many_open_files_fail_a_step_with_the_cause_and_nothing_is_cached(shop: Shop) -> None:
-    step = shop.step("hoard", files=24, key_base="k")
-    shop.drain()
-    row = shop.row(step)
-    assert row["status"] == "failed" and "Too many open files" in row["reason"]
-    assert shop.store.database.rows("SELECT * FROM cache") == []
-    shop.check()
-
-
 def test_modes_are_private_whatever_the_umask(tmp_path: Path) -> None:
     old = os.umask(0)
     try:

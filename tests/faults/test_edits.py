@@ -15,8 +15,6 @@ from tests.faults.machine import command
 from tests.faults.sane import sane
 from tests.store import making
 
-pytestmark = pytest.mark.faults
-
 
 def _file_of(store: Store) -> Path:
     (row,) = store.database.rows("SELECT DISTINCT digest FROM artifact WHERE role = 'output' AND digest IS NOT NULL")
@@ -38,6 +36,26 @@ def test_a_step_that_makes_its_input_writable_and_writes_is_found_out_at_the_nex
     assert "damaged" in shop.row(reader)["reason"]
     path.write_bytes(b"s" * 20_000)
     path.chmod(0o444)
+
+
+@pytest.mark.parametrize(
+    ("made", "writes", "reads", "size", "wrote", "whole"),
+    [
+        ("return_array", "write_into_array", "sum_of", 5_000, 2, sum(range(5_000))),
+        ("return_file", "write_into_file", "first_of", 20_000, 20_000, "f"),
+    ],
+)
+def test_what_a_step_writes_into_its_own_view_of_an_input_nobody_else_sees(
+    shop: Shop, made: str, writes: str, reads: str, size: int, wrote: int, whole: object
+) -> None:
+    entry = {"module": "wreckers"}
+    source = shop.step(made, entry=entry, size=size)
+    writer = shop.step(writes, entry=entry, needs={"value": source})
+    shop.drain()
+    assert (shop.status(writer), shop.value(writer)) == ("completed", wrote), shop.row(writer)["reason"]
+    reader = shop.step(reads, entry=entry, needs={"value": source})
+    shop.drain()
+    assert shop.value(reader) == whole
 
 
 def test_two_attempts_of_one_warm_host_see_the_module_as_it_is_at_their_time(shop: Shop) -> None:

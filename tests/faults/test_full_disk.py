@@ -108,6 +108,30 @@ def test_a_step_whose_result_has_no_room_fails_with_words_and_leaves_no_file(sho
     shop.check()
 
 
+def test_a_result_for_which_only_the_place_of_files_has_no_room_fails_its_step_and_no_other(
+    tmp_path: Path, wait_for: Callable[..., None], copy_store: Callable[[Path], Store]
+) -> None:
+    """The database has room all the time, so everything else goes on."""
+    shop = Shop(copy_store(tmp_path / "store"), tmp_path, wait_for)
+    with machine.tmpfs(shop.store.folder("tmp"), "1m") as folder:
+        large = shop.step("produce", size=8 << 20)
+        child = shop.step("close", needs={"value": large})
+        small = shop.step("begin")
+        shop.drain()
+        row = shop.row(large)
+        assert (row["status"], row["crashes"]) == ("failed", 0)
+        assert "no space left" in row["reason"] and "bytes free" in shop.error(large)["traceback"]
+        assert [shop.status(step) for step in (child, small)] == ["skipped", "completed"]
+        assert list(folder.iterdir()) == []
+        shop.check(after_gc=True)
+    again = shop.step("produce", name="again", size=8 << 20)
+    shop.drain()
+    assert shop.status(again) == "completed"
+    shop.close()
+    shop.check()
+    shop.store.close()
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_at_zero_bytes_everything_can_be_read_and_gc_makes_room(shop: Shop, small: Path, live: bool) -> None:
     done = shop.step("produce", size=2 << 20)

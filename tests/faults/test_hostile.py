@@ -20,6 +20,7 @@ from minipipe import errors
 from minipipe.cli import VERBS, root
 from minipipe.store import attempts, blobs, codec, edits, records, tasks, workers
 from minipipe.store.home import Store
+from tests.faults import machine
 from tests.faults.sane import sane
 from tests.store import making
 
@@ -282,6 +283,38 @@ def test_looking_never_unpickles_and_loading_stops_at_the_digest(
     result = CliRunner().invoke(root, ["step", uid])
     assert result.exit_code == 1 and "damaged" in result.stderr
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "mode"),
+    [("", 65534, 0o700), ("minipipe.db", 65534, 0o600), ("", -1, 0o720), ("minipipe.db", -1, 0o602)],
+    ids=["another's folder", "another's database", "a folder for a group", "a database for anybody"],
+)
+def test_a_store_that_others_own_or_may_write_is_refused_before_anything_is_loaded(
+    tmp_path: Path, copy_store: Callable[[Path], Store], monkeypatch: pytest.MonkeyPatch, name: str, owner: int, mode: int
+) -> None:
+    if owner >= 0:
+        machine.need_root()
+    monkeypatch.setenv("CANARY", str(tmp_path / "canary"))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    store = copy_store(tmp_path / "store")
+    monkeypatch.setenv("MINIPIPE_HOME", str(store.path))
+    worker = making.agent(store)
+    step = making.step(store, "s")
+    making.work(store, worker, value=Canary())
+    uid = making.task(store, step)["uid"]
+    workers.leave(store, worker)
+    store.close()
+    (store.path / name).chmod(mode)
+    os.chown(store.path / name, owner, -1)
+    words = f"belongs to another user (uid {owner})" if owner >= 0 else f"chmod go-w {store.path / name}"
+    loading = ("get", f"{uid}/out", "--load")
+    for verb in (loading, ("step", uid), ("worker", "--until-idle"), ("status",)):
+        assert words in look(*verb, code=(4,)), verb
+    assert not (tmp_path / "canary").exists()
+    monkeypatch.setenv("MINIPIPE_TRUST_STORE", "1")
+    look(*loading)
+    assert (tmp_path / "canary").exists()  # it was there to be loaded
 
 
 # -- files --------------------------------------------------------------------------------------------------------------

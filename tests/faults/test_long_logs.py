@@ -44,4 +44,16 @@ def test_a_gigabyte_of_output_fills_no_disk_and_needs_no_memory(shop: Shop) -> N
     assert log.stat().st_size < 51_000_000
     assert most < 999_000_000  # it was punched while it was written
     assert memory < 100_000_000
+    assert shop.value(free) < 10 * _plain_seconds(shop.folder / "plain")  # whatever the disk does: it does so for both
     shop.check()
+
+
+def _plain_seconds(path: Path) -> float:
+    """How long a gigabyte takes without anybody who looks after it."""
+    begun = time.monotonic()
+    with open(path, "ab", buffering=0) as file:
+        for _ in range(1000):
+            file.write(b"x" * 10**6)
+    took = time.monotonic() - begun
+    path.unlink()
+    return took

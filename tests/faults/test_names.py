@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,40 @@ def test_a_parameter_comes_back_exactly_or_is_refused_by_name(store: Store, case
         task.set_parameter("General/odd", value)
         found = task.get_parameters(cast=True)["General/odd"] if not isinstance(value, str) else task.get_parameter("General/odd")
         assert found == value or (value != value and found != found), found
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_an_entry_of_a_dict_comes_back_exactly_or_is_refused_by_name(store: Store, case: str) -> None:
+    task = Task.create(project_name="names", task_name="one")
+    value = VALUES[case]
+    if case == "half a pair":
+        with pytest.raises(errors.UsageError, match="parameter D/odd: .*cannot be stored"):
+            task.connect({"odd": value, "even": 2}, name="D")
+        assert task.get_parameters() == {}  # all or nothing
+        return
+    if case == "bytes":
+        with pytest.warns(UserWarning, match="parameter D/odd: a bytes cannot be stored; left out"):
+            task.connect({"odd": value, "even": 2}, name="D")
+        assert task.get_parameters() == {"D/even": "2"}
+        return
+    task.connect({"odd": value, "even": 2}, name="D")
+    found = task.get_parameters(cast=True)
+    assert found.pop("D/even") == 2
+    flat = {"D/odd/a": 1, "D/odd/b/a": 2} if case == "double keys" else {"D/odd": value}
+    assert repr(found) == repr(flat)
+
+
+@pytest.mark.parametrize("case", [*VALUES, "set", "tuple", "keys of several types"])
+def test_an_artifact_comes_back_exactly(store: Store, case: str) -> None:
+    """Whatever can be pickled can be an artifact."""
+    more: dict[str, Any] = {"set": {1, "a"}, "tuple": (1, [2]), "keys of several types": {1: 2, "1": 3, None: 4}}
+    value = {**VALUES, **more}[case]
+    task = Task.create(project_name="names", task_name="one")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is pickled, it is not serialisable")
+        task.upload_artifact("odd", value)
+    found = Task.get_task(task_id=task.id).artifacts["odd"].get()
+    assert type(found) is type(value) and (found == value or repr(found) == repr(value))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,26 @@ def test_points_that_a_fork_pool_and_a_thread_report_at_once_are_all_stored(shop
         **{("child", str(number)): (points, points) for number in range(2 * processes)},
     }
     assert b"locked" not in shop.log(step)
+
+
+# -- limits of the system -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_size_limit_is_a_failure_with_words_and_no_crash(shop: Shop) -> None:
+    step = shop.step("limited", limit=1 << 20, size=4 << 20)
+    shop.drain()
+    row = shop.row(step)
+    assert row["status"] == "failed" and row["crashes"] == 0
+    assert re.search(r"File too large|SIGXFSZ", row["reason"]), row["reason"]
+    assert list(shop.store.folder("tmp").iterdir()) == []
+    shop.check()
+
+
+def test_too_many_open_files_fail_a_step_with_the_cause_and_nothing_is_cached(shop: Shop) -> None:
+    step = shop.step("hoard", files=24, key_base="k")
+    shop.drain()
+    row = shop.row(step)
+    assert row["status"] == "failed" and "Too many open files" in row["reason"]
+    assert shop.store.database.rows("SELECT * FROM cache") == []
+    why = command(shop.store.path, "cache", "why", step.uid)
+    assert (why.returncode, why.stdout) == (0, b"ran: no earlier finished step of this name\n"), why.stderr.decode()

@@ -111,6 +111,18 @@ def test_a_step_that_is_its_own_parent_is_a_cycle() -> None:
         dag.order({"a": ["a"]})
 
 
+def test_two_steps_that_wait_for_each_other_are_a_cycle() -> None:
+    with pytest.raises(ValueError, match="a -> b -> a|b -> a -> b"):
+        dag.order({"a": ["b"], "b": ["a"]})
+
+
+def test_a_pipeline_without_steps_completes_and_leaves_nothing_behind(store: Store) -> None:
+    """ClearML takes it so, too."""
+    pipe = controller()
+    pipe.start_locally(run_pipeline_steps_locally=True)
+    assert [row["status"] for row in store.database.rows("SELECT status FROM task")] == ["completed"]
+
+
 def test_each_step_comes_after_its_parents_and_else_in_the_order_given() -> None:
     assert dag.order({"a": [], "b": ["d"], "c": ["a"], "d": ["a"]}) == ["a", "d", "b", "c"]
     assert dag.order({name: [] for name in "xyz"}) == list("xyz")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minipipe.engine import tree
 from tests.sdk.sdk_scripts import TIMEOUT_S, Left, python, surroundings, work
 
 FLOW = """
@@ -100,6 +101,8 @@ def test_an_abort_of_the_run_takes_everything_below_and_a_resume_goes_on(folder:
         while left.rows("SELECT 1 FROM task WHERE status NOT IN ('completed', 'stopped', 'skipped')"):
             assert time.monotonic() < end
             time.sleep(0.01)
+        stopped = [row["token"] for row in left.rows("SELECT token FROM task WHERE status = 'stopped' AND token IS NOT NULL")]
+        assert stopped and tree.members(stopped) == set()
         (folder / "go").touch()
         done = python(folder, "-m", "minipipe", "resume", "@last", "--detach")
         end = time.monotonic() + TIMEOUT_S

@@ -109,10 +109,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "longer": lambda path: path.write_bytes(LARGE + b"x"),
     "empty": lambda path: path.write_bytes(b""),
     "missing": Path.unlink,
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path)),
 }
+UNREADABLE: dict[str, Callable[[Path], object]] = {"a folder": lambda path: (path.unlink(), path.mkdir())}
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("damage", (DAMAGE | UNREADABLE).values(), ids=(DAMAGE | UNREADABLE).keys())
 def test_damaged_bytes_are_never_handed_out(store: Store, damage: Callable[[Path], object]) -> None:
     digest = put(store, LARGE, link=True)
     path = blobs.path_of(store, digest)
@@ -124,6 +126,18 @@ def test_damaged_bytes_are_never_handed_out(store: Store, damage: Callable[[Path
     assert digest[:8] in caught.value.cause
     assert not blobs.looks_whole(store, [digest])
     assert sane(store.path, only=["I2"]) != []
+
+
+def test_bytes_that_may_not_be_read_are_a_typed_error_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = put(store, LARGE, link=True)
+
+    def refused(path: Path, flags: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(errors.ArtifactError, match="artifact 'a' are damaged") as caught:
+        blobs.load(store, digest, "artifact 'a'")
+    assert "cannot be read: Permission denied" in caught.value.cause
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())

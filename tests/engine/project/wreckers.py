@@ -511,3 +511,41 @@ def write_into_input(value: bytes) -> int:
             file.write(b"X")
             changed += 1
     return changed
+
+
+def return_array(size: int) -> Any:
+    import numpy as np
+
+    return np.arange(size)
+
+
+def write_into_array(value: Any) -> int:
+    """Into the array, and into the file behind it if there is one to be had."""
+    value[0] = 99
+    value += 1
+    base = value
+    while getattr(base, "base", None) is not None:
+        base = base.base
+    memoryview(getattr(base, "obj", base)).cast("B")[:8] = b"x" * 8
+    return int(value[1])
+
+
+def sum_of(value: Any) -> int:
+    return int(value.sum())
+
+
+def return_file(size: int) -> Path:
+    path = Path("made.bin")
+    path.write_bytes(b"f" * size)
+    return path
+
+
+def write_into_file(value: Path) -> int:
+    value.chmod(0o600)
+    with value.open("r+b") as file:
+        file.write(b"X")
+    return len(value.read_bytes())
+
+
+def first_of(value: Path) -> str:
+    return value.read_bytes()[:1].decode()
