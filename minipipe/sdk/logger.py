@@ -237,12 +237,13 @@ class Logger(reports.Reports):
 
     @classmethod
     def tensorboard_auto_group_scalars(cls, group_scalars: bool = False) -> None:
-        """Put TensorBoard's scalars of a common prefix (``group/name``) into one chart ``group`` with the series ``name``."""
+        """Put TensorBoard's scalars that have no title (no ``title/`` before their name) into one chart, ``Scalars``; else each is a
+        chart of its own."""
         Logger._tensorboard_grouped = bool(group_scalars)
 
     @classmethod
     def tensorboard_single_series_per_graph(cls, single_series: bool = False) -> None:
-        """Put each of TensorBoard's scalars into a chart of its own."""
+        """Put each of TensorBoard's scalars into a chart of its own, also those with a title in common."""
         Logger._tensorboard_single = bool(single_series)
 
     def set_default_upload_destination(self, uri: str) -> None:

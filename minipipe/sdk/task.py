@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minipipe import meter, states
+from minipipe import errors, meter, states
 from minipipe.sdk import display, inline, logger, session
 from minipipe.sdk.artifact import Artifacts
 from minipipe.sdk.task_create import TaskCreate
@@ -49,9 +49,7 @@ class Task(
     TaskTypes = states.TaskTypes
     TaskStatusEnum = states.TaskStatusEnum
     NotSet = object()
-
-    class DeleteError(Exception):
-        """Importable for scripts that catch it; `delete` raises what is said there."""
+    DeleteError = errors.IllegalMove  # what `delete` raises
 
     # -- finding ------------------------------------------------------------------------------------------------------
 

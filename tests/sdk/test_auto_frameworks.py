@@ -251,7 +251,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch  # before minipipe
-from minipipe import Task
+from minipipe import Logger, Task
 import keras, tensorboardX, xgboost
 task = Task.init("tests", "surfaces")
 torch.save([1], "net.pt")
@@ -263,6 +263,12 @@ writer = tensorboardX.SummaryWriter()
 assert writer.add_scalar("train/net/loss", 0.5, 3) == "kept"
 writer.add_scalar("lonely", 1, global_step=1)
 writer.add_scalars("both", {"a": 1, "b": 2}, 4)
+Logger.tensorboard_auto_group_scalars(True)
+writer.add_scalar("lonely", 2, 5)
+Logger.tensorboard_auto_group_scalars(False)
+Logger.tensorboard_single_series_per_graph(True)
+writer.add_scalars("both", {"a": 3}, 6)
+Logger.tensorboard_single_series_per_graph(False)
 for _ in range(2):
     booster = xgboost.train({}, None, num_boost_round=2)
 booster.save_model("trees.json")
@@ -294,6 +300,8 @@ def test_torch_keras_tensorboard_and_xgboost(folder: Path) -> None:
         ("lonely", "lonely", 1, 1.0),
         ("both", "a", 4, 1.0),
         ("both", "b", 4, 2.0),
+        ("Scalars", "lonely", 5, 2.0),
+        ("both_a", "a", 6, 3.0),
         ("test", "rmse", 0, 1.0),
         ("test", "rmse", 1, 0.5),
         ("test - 1", "rmse", 0, 1.0),

@@ -266,7 +266,9 @@ def test_a_matplotlib_figure_is_a_plot_or_a_debug_sample(
     figure = pyplot.figure()
     figure.gca().plot([1, 2])
     log.report_matplotlib_figure("t", "figure", figure, 1)
+    Logger.matplotlib_force_report_non_interactive(True)  # a picture is what figures are here in any case
     log.report_matplotlib_figure("t", "module", pyplot, 1, report_image=True)
+    Logger.matplotlib_force_report_non_interactive(False)
     plot, sample = plots.of_task(home, task.row_id)
     assert (plot.kind, sample.kind) == ("plot", "sample")
     assert plots.content(home, plot) == plots.content(home, sample) and bytes(plots.content(home, plot))[:4] == b"\x89PNG"

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from minipipe import InputModel, Model, OutputModel, PipelineController, PipelineDecorator, StorageManager, Task, errors
 from minipipe.cli import root
+from minipipe.sdk import notice
 from minipipe.store import models, plots
 from minipipe.store.home import Store
 from tests.faults.sane import sane
@@ -365,6 +366,33 @@ def test_update_output_model_stores_a_file_under_the_tasks_name(task: Task, file
     assert (model.url, model.name, model.tags) == (url, "train - best", ["t"])
     assert task.update_output_model("https://host/m.pkl", model_name="far") == "https://host/m.pkl"
     assert task.models.output["m"].name == "far"
+
+
+def test_the_description_of_a_model_comes_from_a_file_and_is_read_back_as_text(task: Task, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.txt").write_text("layers: 3")
+    task.update_model_desc(str(tmp_path / "net.txt"))
+    assert (task.get_model_config_text(), task.labels_stats) == ("layers: 3", {})
+    model = OutputModel(task)
+    model.update_weights(str(file))
+    assert model.config_text == Model(model.id).config_text == "layers: 3"
+    with pytest.raises(OSError, match="no file"):
+        task.update_model_desc("nowhere.txt")
+
+
+def test_where_weights_should_go_is_recorded_and_there_is_nothing_to_wait_for(
+    task: Task, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notice, "_said", set())
+    monkeypatch.setattr(OutputModel, "_default_uri", None)
+    model = OutputModel(task)
+    for _ in range(2):
+        model.set_upload_destination("s3://mine")
+        OutputModel.set_default_upload_uri("s3://all")
+    said = capsys.readouterr().err
+    assert said.count("OutputModel.set_upload_destination") == said.count("OutputModel.set_default_upload_uri") == 1
+    url = model.update_weights(str(file), auto_delete_file=False)
+    assert OutputModel.wait_for_uploads(timeout=0.0) is None
+    assert url.startswith("minipipe://") and content_of(Model(model.id).get_weights()) == WEIGHTS
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------------

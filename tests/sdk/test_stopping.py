@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from minipipe.sdk.task import Task
 from tests.sdk.sdk_scripts import TIMEOUT_S, Left, python, start, surroundings
 
 HEAD = """
@@ -159,8 +160,11 @@ def test_a_task_that_ends_by_itself_calls_nothing(folder: Path, left: Left, work
 
     python(folder, "long.py")
     python(folder, "-c", "from minipipe import Task; Task.get_task(project_name='tests', task_name='long').wait_for_status()")
-    assert [row["status"] for row in left.rows("SELECT status FROM task")] == ["completed"]
+    (task,) = left.rows("SELECT id, uid, status FROM task")
+    assert task["status"] == "completed"
     assert left.noted("notes") == []
+    (agent,) = left.rows("SELECT name FROM worker WHERE kind = 'agent'")
+    assert Task(left.store, task["id"], task["uid"]).last_worker == agent["name"]
 
 
 def test_a_script_that_runs_here_is_stopped_by_another_process_as_well(folder: Path, left: Left) -> None:

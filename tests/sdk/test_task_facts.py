@@ -122,6 +122,21 @@ def test_scalars_and_the_last_iteration_are_read_back(home: Store) -> None:
     assert task.get_last_scalar_metrics() == {"t": {"s": {"last": 8.0, "min": 0.0, "max": 8.0}}}
 
 
+def test_facts_are_current_in_every_handle_without_being_reloaded(home: Store) -> None:
+    task = draft()
+    assert task.last_worker == ""
+    same = Task.get_task(task_id=task.id)
+    same.set_name("renamed")
+    same.mark_started()
+    same.logger.report_single_value("metric", 3)
+    assert (task.name, task.status, task.get_status()) == ("renamed", "in_progress", "in_progress")
+    assert task.get_reported_single_value("metric") == 3.0
+    same.mark_failed(status_reason="no luck")
+    task.reload()
+    assert (task.get_status(), task.get_status_message()) == ("failed", "no luck")
+    assert task.flush(wait_for_uploads=True)
+
+
 def test_the_cache_folder_belongs_to_the_task(home: Store) -> None:
     one, two = draft(), draft()
     assert one.cache_dir != two.cache_dir

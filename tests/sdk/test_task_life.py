@@ -312,6 +312,8 @@ def test_delete_of_a_task_in_progress_needs_an_abort_first(home: Store) -> None:
     task = begun(draft())
     with pytest.raises(ValueError, match="in progress"):
         task.delete()
+    with pytest.raises(Task.DeleteError):
+        task.delete(raise_on_error=True)
     task.mark_completed()
     assert task.delete()
     with pytest.raises(ValueError, match="deleted"):

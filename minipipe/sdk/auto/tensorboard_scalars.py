@@ -43,5 +43,8 @@ def _report(tag: str, value: Any, step: int | None) -> None:
     here = connection.capturing("tensorboard")
     if here is None:
         return
-    *title, series = tag.split("/")
-    Logger(here).report_scalar("_".join(title) or tag, series, float(value), int(step or 0))
+    *above, series = tag.split("/")
+    title = "_".join(above) or ("Scalars" if Logger._tensorboard_grouped else tag)
+    if Logger._tensorboard_single:
+        title = "_".join([*above, series])
+    Logger(here).report_scalar(title, series, float(value), int(step or 0))
