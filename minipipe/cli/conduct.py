@@ -21,7 +21,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import auto, inline, maintask, pipeline, session
+from minipipe.sdk import auto, forks, inline, maintask, pipeline, session
 from minipipe.store import lookup, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -202,7 +202,8 @@ class _Conductor:
             if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C, one under nohup a hangup
                 before[number] = signal.signal(number, self._on_signal)
         try:
-            yield
+            with forks.sparing_children(self._on_signal):
+                yield
         finally:
             for number, handler in before.items():
                 if signal.getsignal(number) == self._on_signal:

@@ -378,8 +378,12 @@ def end(run: Run, definition: Definition, result: Any, error: BaseException | No
         if run.lease is not None:
             maintask.let_go(run.uid)
             context.set_running(run.before if run.nested else None)
+    if error is None and run.interrupt is not None:  # Ctrl-C found the logic at its end, waiting for its steps
+        error, aborted = run.interrupt, run.asked
     if aborted:
         raise errors.RunFailed(f"run {run.uid[:8]} was stopped", hint=f"minipipe resume {run.uid[:8]}") from None
+    if isinstance(error, KeyboardInterrupt) and not run.nested:
+        error.add_note(f"minipipe resume {run.uid[:8]}")
     if error is not None:
         raise error
     if status != states.COMPLETED:

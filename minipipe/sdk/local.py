@@ -47,7 +47,7 @@ def ensure_worker(store: Store, name: str, slots: int) -> None:
         if found is not None and found.pid == os.getpid():
             return
         _workers[store.path, name] = _Private(start.start_worker(store.path, session=name, slots=slots), os.getpid())
-        atexit.register(stop_worker, store.path, name)
+        atexit.register(_stop_at_exit, store.path, name)
 
 
 def check_worker(store: Store, name: str, slots: int) -> None:
@@ -76,13 +76,21 @@ def stop_worker(home: Path, name: str) -> None:
         found = _workers.pop((home, name), None)
     if found is None or found.pid != os.getpid():
         return
-    with contextlib.suppress(ProcessLookupError):
-        found.process.send_signal(signal.SIGTERM)
     try:
+        with contextlib.suppress(ProcessLookupError):
+            found.process.send_signal(signal.SIGTERM)
         found.process.wait(20)
     except subprocess.TimeoutExpired:
         found.process.kill()
         found.process.wait()
+    except KeyboardInterrupt:  # whoever waits has no patience: its steps die with it
+        found.process.kill()
+        raise
+
+
+def _stop_at_exit(home: Path, name: str) -> None:
+    with contextlib.suppress(KeyboardInterrupt):  # the process ends as it is
+        stop_worker(home, name)
 
 
 def stop_workers(home: Path) -> None:

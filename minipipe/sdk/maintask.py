@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from minipipe import context, errors, states
-from minipipe.sdk import git_facts, needs, parting, script, session, task_needs, task_registered
+from minipipe.sdk import forks, git_facts, needs, parting, script, session, task_needs, task_registered
 from minipipe.sdk.auto import connection
 from minipipe.store import attempts, edits, environments, records, runs, steering, tasks
 from minipipe.store.attempts import Outcome
@@ -299,27 +299,7 @@ def _hook() -> None:
             before_exit(128 + number)
 
         signal.signal(signal.SIGTERM, terminated)
-        _spare_children(terminated)
-
-
-def _spare_children(handler: Callable[..., Any]) -> None:
-    """A fork dies of SIGTERM as ever, also at once: between the fork and Python's own part of it a signal with a handler gets lost,
-    and `multiprocessing` waits for ever for a process that it terminated. So it is held back until the handler is gone."""
-
-    before = threading.local()
-
-    def hold() -> None:
-        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-
-    def let_go() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
-
-    def let_child_go() -> None:
-        if signal.getsignal(signal.SIGTERM) is handler:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        let_go()
-
-    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_child_go)
+        forks.spare_children(terminated)
 
 
 def _at_exit(can_tell: bool) -> None:

@@ -64,6 +64,8 @@ class Run:
         self.steps: dict[str, Step] = {}
         self.by_id: dict[int, Step] = {}
         self.failure: BaseException | None = None
+        self.interrupt: KeyboardInterrupt | None = None  # came while the run waited for its last steps
+        self.asked = False  # it came because somebody aborted the run
         self.callbacks: callbacks.Callbacks | None = None
         self.started = time.monotonic()
         self.ended: float | None = None
@@ -409,6 +411,7 @@ class Run:
             if self.again and error is None:
                 resume.supersede_unreached(self.store, self.id)
         except KeyboardInterrupt as interrupt:
+            self.interrupt, self.asked = interrupt, self.aborted()
             error, stopped = error or interrupt, True
             self.stop_steps("the run was stopped")
             self.wait(self.settings.grace_s + 5.0)

@@ -399,6 +399,81 @@ def test_one_signal_stops_the_run_and_names_what_resumes_it(start: str, number: 
     no_process_left()
 
 
+NO_LONGER_LOGIC = flows.hanging().replace('print("result", int(second(first(n))))', "second(first(n))")
+
+
+@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
+def test_ctrl_c_is_exit_130_although_the_logic_has_come_to_its_end(start: str) -> None:
+    process = flows.begin("run", write(NO_LONGER_LOGIC + start))
+    wait_for(lambda: "second" in ran(), process)
+
+    code, _, err = flows.interrupt(process)
+
+    (run_id,) = (str(row[0])[:8] for row in facts("SELECT uid FROM task WHERE parent_id IS NULL"))
+    assert (code, err.endswith(f"error: interrupted\n  hint: minipipe resume {run_id}\n")) == (130, True), err
+    assert facts("SELECT status, reason FROM task WHERE parent_id IS NULL") == [("stopped", "interrupted")]
+    no_process_left()
+
+
+def test_without_the_command_ctrl_c_is_a_keyboard_interrupt_that_says_how_to_go_on() -> None:
+    script = write(NO_LONGER_LOGIC + LOCALLY)
+    process = subprocess.Popen([sys.executable, script], stdout=-1, stderr=-1, text=True)
+    wait_for(lambda: "second" in ran(), process)
+
+    code, _, err = flows.interrupt(process)
+
+    (run_id,) = (str(row[0])[:8] for row in facts("SELECT uid FROM task WHERE parent_id IS NULL"))
+    assert (code, err.endswith(f"\nKeyboardInterrupt\nminipipe resume {run_id}\n")) == (-signal.SIGINT, True), err
+    no_process_left()
+
+
+def test_ctrl_c_at_the_exit_ends_a_worker_that_does_not_leave() -> None:
+    end = """
+    atexit.register(lambda: note("leaving"))
+    from minipipe.sdk import local
+    (worker,) = (one.process.pid for one in local._workers.values())
+    os.kill(worker, signal.SIGSTOP)
+    note(str(worker))
+"""
+    process = subprocess.Popen(
+        [sys.executable, write("import atexit\n" + CHAIN + LOCALLY + end)], stdout=-1, stderr=-1, text=True
+    )
+    wait_for(lambda: "leaving" in ran(), process)
+    worker = Path("/proc", ran()[-2])
+    asked = re.compile(r"^ShdPnd:\s*[0-9a-f]*[4-7c-f][0-9a-f]{3}$", re.MULTILINE)  # SIGTERM is pending
+    wait_for(lambda: asked.search((worker / "status").read_text()), process)
+
+    code, out, err = flows.interrupt(process)
+
+    assert (code, out, "Traceback" in err) == (0, "result 20 'none'\n", False), err
+    wait_for(lambda: not worker.exists())
+
+
+def test_processes_that_a_script_forks_die_of_signals_as_ever() -> None:
+    """The handlers of the command are its own: in a fork they would stop the run, and print where they interrupted what."""
+    fork = """
+import multiprocessing, os, signal, sys
+own = multiprocessing.get_context("fork")
+
+def child(ready):
+    ready.set()
+    signal.pause()
+
+for number in (signal.SIGTERM, signal.SIGHUP):
+    ready = own.Event()
+    process = own.Process(target=child, args=(ready,))
+    process.start()
+    ready.wait()
+    os.kill(process.pid, number)
+    process.join()
+    print(process.exitcode, flush=True)
+print(signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN))
+"""
+    done = command("run", write(fork), check=0)
+
+    assert (done.stdout, done.stderr) == ("-15\n-1\nTrue\n", "note: flow.py started no task\n")
+
+
 def test_a_closed_terminal_stops_the_run_as_ctrl_c_does() -> None:
     """Every word to such a terminal is an error; none of them becomes the ending."""
     parent, child = pty.openpty()
