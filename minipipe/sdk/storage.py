@@ -54,9 +54,9 @@ class StorageManager:
         """A local path with the content of a URL.
 
         Args:
-            remote_url: a path, or a URL of ``file``, ``minipipe``, ``http`` or ``https``. A local one is returned as it is.
+            remote_url: a path, or a URL of ``file``, ``minipipe``, ``http`` or ``https``. A local file is no copy.
             cache_context: accepted; there is one cache.
-            extract_archive: return the folder of a zip or tar archive that was fetched.
+            extract_archive: return a folder with the content of a zip or tar archive, also of a local one.
             name: file name of the copy; default its own.
             force_download: fetch it again.
 
@@ -165,8 +165,10 @@ class StorageManager:
 
         Raises:
             NotSupported: a URL of a server; `Task.upload_artifact` stores values.
+            UsageError: there is no such path: it is empty, or no text.
             OSError: it cannot be read or written.
         """
+        _check_target(remote_url)
         if _scheme(str(remote_url)) not in ("", "file"):
             raise _refused(str(remote_url), "written", "use a local path, or Task.upload_artifact")
         _place(Path(os.path.expanduser(local_file)), _local(str(remote_url)))
@@ -186,7 +188,11 @@ class StorageManager:
 
         Returns:
             `remote_url`; None, after one line on stderr, if there is no such folder.
+
+        Raises:
+            NotSupported, UsageError, OSError: as `upload_file`.
         """
+        _check_target(remote_url)
         folder = Path(os.path.expanduser(local_folder))
         if not folder.is_dir():
             tell(errors.NotFound(f"cannot read {shown(str(local_folder))}", "there is no such folder"))
@@ -351,11 +357,9 @@ def local_copy(url: str, extract: bool = True, name: str | None = None, force: b
         NotSupported: no scheme of ours.
     """
     found, scheme = _mapped(url), _scheme(url)
-    if found is not None:
-        path = _existing(found, url)
+    if found is not None or scheme in ("", "file"):
+        path = _existing(found or _local(url), url)
         return _unpacked_from(path) if extract else path
-    if scheme in ("", "file"):
-        return _existing(_local(url), url)
     if scheme == STORED:
         store = session.open_store()
         return copies.copy_of(store, _row(store, url), extract, name, force)
@@ -388,12 +392,19 @@ def _row(store: Store, url: str) -> Any:
 
 
 def _unpacked_from(path: Path) -> Path:
-    """What is in an archive that a URL was mapped to: it stands for a download, so it is treated like one."""
+    """What is in an archive of this machine, kept as a download is; anything else as it is."""
     if not path.is_file() or not archive.stem(path.name):
         return path
     facts = path.stat()
     with download.entry(session.open_store(), f"{path}\n{facts.st_mtime_ns}\n{facts.st_size}") as folder:
-        return archive.unpack(path, folder / "x")
+        found = archive.unpack(path, folder / "x")
+    download.prune(session.open_store())
+    return found
+
+
+def _check_target(url: object) -> None:
+    if not isinstance(url, (str, os.PathLike)) or not str(url).strip():
+        raise errors.UsageError(f"remote_url says where to: a path or a file:// URL, not {url!r}")
 
 
 def _existing(path: Path, url: str) -> Path:
@@ -420,7 +431,7 @@ def _files_below(url: str) -> Iterator[tuple[Path, str]]:
     """(path, name relative to the folder) of each file below the folder that a URL names, sorted."""
     if _mapped(url) is None and _scheme(url) in _WEB:
         raise errors.NotFound(f"cannot list {shown(url)}", "a web server lists no files")
-    folder = local_copy(url)
+    folder = local_copy(url, _scheme(url) == STORED)
     if not folder.is_dir():
         raise errors.NotFound(f"cannot list {shown(url)}", "it is no folder")
     return iter([(path, path.relative_to(folder).as_posix()) for path in sorted(folder.rglob("*")) if path.is_file()])

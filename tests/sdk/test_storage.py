@@ -65,10 +65,9 @@ def is_read_only(path: str | Path) -> bool:
 # -- paths --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_local_path_is_returned_as_it_is_also_that_of_an_archive(tmp_path: Path) -> None:
-    file = tmp_path / "some file.zip"
-    with zipfile.ZipFile(file, "w") as zipped:
-        zipped.writestr("a", "1")
+def test_a_local_path_is_returned_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "some file.csv"
+    file.touch()
 
     assert StorageManager.get_local_copy(str(file)) == str(file)
     assert StorageManager.get_local_copy(f"file://{file}") == str(file)
@@ -219,6 +218,35 @@ def test_a_mapped_archive_comes_extracted_like_a_download(mirror: Path, monkeypa
     assert Path(first).name == "data"
     assert StorageManager.get_local_copy("http://h/data.zip") == first
     assert StorageManager.get_local_copy("http://h/data.zip", extract_archive=False) == str(mirror / "data.zip")
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_local_archive_comes_extracted_into_the_store(home: Store, tmp_path: Path, prefix: str) -> None:
+    def pack(text: str) -> None:
+        with zipfile.ZipFile(tmp_path / "data.zip", "w") as zipped:
+            zipped.writestr("in/a.txt", text)
+
+    pack("1")
+    first = Path(str(StorageManager.get_local_copy(f"{prefix}{tmp_path}/data.zip")))
+    pack("another")
+    second = Path(str(StorageManager.get_local_copy(f"{prefix}{tmp_path}/data.zip")))
+
+    assert [(path.name, (path / "in/a.txt").read_text()) for path in (first, second)] == [("data", "1"), ("data", "another")]
+    assert home.path in first.parents
+    assert StorageManager.get_local_copy(f"{prefix}{tmp_path}/data.zip", extract_archive=False) == f"{tmp_path}/data.zip"
+
+
+@pytest.mark.parametrize("target", [None, "", " ", 3])
+def test_nothing_is_written_to_where_no_path_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any) -> None:
+    """An empty one would be the root of the file system, for a folder; None a file of that name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").touch()
+
+    for call in (StorageManager.upload_file, StorageManager.upload_folder):
+        with pytest.raises(errors.UsageError, match="remote_url says where to"):
+            call("in/a.txt" if call == StorageManager.upload_file else "in", target)
+    assert [path.name for path in tmp_path.rglob("*.txt")] == ["a.txt"]
 
 
 # -- artifacts ----------------------------------------------------------------------------------------------------------
