@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import sysconfig
@@ -25,9 +26,24 @@ def where(error: BaseException) -> str:
     """``file:line, in name:  text`` of the innermost frame of the project's own code; "" if there is none."""
     best = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if is_user_frame(frame.filename) and "site-packages" not in frame.filename and not frame.filename.startswith(_STANDARD):
+        if _is_of_project(frame.filename):
             best = f"{shown_path(frame.filename)}:{frame.lineno}, in {frame.name}:  {frame.line or ''}".rstrip(": ")
     return best
+
+
+_DEAD_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
+
+
+def where_it_died(stack: str) -> str:
+    """As `where`, from what Python writes when a signal such as SIGSEGV ends it: the innermost frame comes first."""
+    for file, line, name in _DEAD_FRAME.findall(stack.partition("Current thread ")[2]):
+        if _is_of_project(file):
+            return f"{shown_path(file)}:{line}, in {name}:  {linecache.getline(file, int(line)).strip()}".rstrip(": ")
+    return ""
+
+
+def _is_of_project(file: str) -> bool:
+    return is_user_frame(file) and "site-packages" not in file and not file.startswith(_STANDARD)
 
 
 def last_line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from minipipe import errors, states
+from minipipe import errors, frames, states
 from minipipe.cli import output
 from minipipe.cli.lines import following
 from minipipe.sdk.needs import package_of
@@ -25,6 +25,7 @@ _FEW = 12  # names that get a row of their own
 _LOG_BYTES = 64 << 10
 _LOG_LINES = 3
 _TRACEBACK = "Traceback (most recent call last):\n"
+_DIED = "Fatal Python error: "
 _CHAINED = (  # how Python joins a traceback to the one before
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
@@ -128,12 +129,14 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
     facts = json.loads(task["error"]) if task["error"] else {}
     what = f"step {task['name']!r}" if bad else f"run {shown}"
     message, cause, hint = _words(what, task, facts)
-    log = [f"log: {line}" for line in log_tail(store.log_path(task["uid"], task["attempt"]))]
+    path = store.log_path(task["uid"], task["attempt"])
+    log = [f"log: {line}" for line in log_tail(path)]
+    where = facts.get("where", "") or frames.where_it_died(_end_of(path).rpartition(_DIED)[2])
     look = following(f"step {place} --pdb") if bad and task["status"] == states.FAILED and facts.get("traceback") else ""
     look = look or (f"minipipe logs {place}" if log or (bad and not facts.get("traceback")) else "")
     look = hint or look
     look = f"{look}   or, after a fix:  {resume}" if look else f"after a fix:  {resume}"
-    return errors.RunFailed(message, "\n".join(filter(None, [cause, facts.get("where", ""), *log])), look, run=run["uid"])
+    return errors.RunFailed(message, "\n".join(filter(None, [cause, where, *log])), look, run=run["uid"])
 
 
 def _words(what: str, task: sqlite3.Row, facts: dict[str, str]) -> tuple[str, str, str]:
@@ -155,14 +158,10 @@ def _words(what: str, task: sqlite3.Row, facts: dict[str, str]) -> tuple[str, st
 
 
 def log_tail(path: Path, lines: int = _LOG_LINES) -> list[str]:
-    """The last lines that a task printed itself, without the traceback that ended it."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _LOG_BYTES))
-            text = file.read().decode("utf-8", "backslashreplace")
-    except OSError:
-        return []
+    """The last lines that a task printed itself, without the traceback, or the stack, that ended it."""
+    text = _end_of(path)
+    before, died, _ = text.rpartition(_DIED)
+    text = before if died else text
     while (place := text.rfind(_TRACEBACK)) >= 0:
         text = text[:place].rstrip()
         if not text.endswith(_CHAINED):
@@ -170,6 +169,17 @@ def log_tail(path: Path, lines: int = _LOG_LINES) -> list[str]:
     found = [line.rstrip() for line in text.splitlines() if line.strip() and line not in _CHAINED]
     found = found[1:] if found and found[0].startswith("minipipe: ") else found
     return found[-lines:]
+
+
+def _end_of(path: Path) -> str:
+    """The last part of a log, "" if there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _LOG_BYTES))
+            return file.read().decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""
 
 
 def tell(error: errors.MinipipeError, color: str) -> None:

@@ -55,11 +55,12 @@ def _told_by(error: BaseException, entry: dict[str, Any]) -> Result:
         code = error.code if isinstance(error.code, int) else 1
         note = "" if 0 <= code < 256 else f" (the system keeps {code & 255})"
         return failed(f"exited with code {code}{note}", {"type": "SystemExit", "message": str(code)}, code & 255 or 1)
-    kind, message = type(error).__name__, _message(error)
-    message += limits.words(entry.get("limits", {}), kind)
+    kind, said = type(error).__name__, _message(error)
+    why = limits.words(entry.get("limits", {}), kind)
+    message = f"{said}{why}".strip()
     text = _clip(_traceback_text(error), _TEXT_LIMIT)
     return failed(
-        f"{kind}: {message}" if message else kind,
+        f"{kind}: {message}" if said else f"{kind}{why}",
         {"type": kind, "message": _clip(message, 4_000), "where": _where(error, entry), "traceback": text},
     )
 

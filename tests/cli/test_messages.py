@@ -170,3 +170,32 @@ def test_the_last_words_of_a_log_hold_no_part_of_a_chain_of_tracebacks(filled: F
     joint = "During handling of the above exception, another exception occurred:\n\n"
     path = filled.log(step, f"first\nlast words\n{one}{joint}{one}{joint}{one}".encode())
     assert ending.log_tail(path) == ["first", "last words"]
+
+
+def test_a_step_that_a_signal_ends_is_told_by_its_own_line_and_its_own_words() -> None:
+    script = write(
+        """
+from minipipe import PipelineDecorator
+
+@PipelineDecorator.component(return_values=["x"])
+def broken(words):
+    if words:
+        print(words)
+    import ctypes
+    return ctypes.string_at(0)
+
+@PipelineDecorator.pipeline(name="flow", project="tests")
+def flow(words="about to break"):
+    broken(words)
+
+PipelineDecorator.run_locally()
+flow()
+"""
+    )
+    for words, log in (("about to break", ["         log: about to break"]), ("", [])):
+        done = command("run", script, "--set", f"words={words}", check=1)
+
+        told = done.stderr.partition("error: ")[2].splitlines()
+        place = "  cause: flow.py:9, in broken:  return ctypes.string_at(0)"
+        assert told[:-1] == ["step 'broken' failed: ended by SIGSEGV", place, *log]
+        assert told[-1].startswith("  hint: minipipe logs ")
