@@ -373,11 +373,10 @@ def _start(definition: Definition, function: Callable[..., Any], args: Any, kwar
     annotations = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     usual = {name: each.default for name, each in signature.parameters.items() if each.default is not each.empty}
     definition = replace(definition, types=annotations, places=dict.fromkeys(annotations, place), usual=usual)
-    running = context.running()
     mode = PipelineDecorator._mode
     if mode == "debug" and inline.active():
         mode = "local"  # here anyway, and recorded
-    if running is None and mode == "remote" and not definition.here:
+    if launch.may_leave() and mode == "remote" and not definition.here:
         launch.enqueue(definition, values)
         sys.stdout.flush()
         sys.exit(0)  # nothing after this line runs here (ClearML's rule); the worker runs the script again
@@ -419,12 +418,12 @@ def _start_many(definition: Definition, parallel: bool, function: Callable[..., 
     definition = replace(definition, call=multi.next_call(definition.key))
     if PipelineDecorator._mode == "debug":
         return _start(definition, function, args, kwargs)
-    outer = context.running()
+    outer, may_leave = context.running(), launch.may_leave()
     if not parallel:
         try:
             return _start(definition, function, args, kwargs)
         except SystemExit as left:
-            if outer is None and left.code in (None, 0):
+            if may_leave and left.code in (None, 0):
                 return None  # it was put on a queue
             raise
 

@@ -111,6 +111,13 @@ def leave(made: Made) -> None:
         edits.reset(session.open_store(), made.id)
 
 
+def may_leave() -> bool:
+    """True if nothing runs here that a pipeline would be a step of: it may be left to a queue; with the main task, which becomes it."""
+    running, main = context.running(), maintask.main_task()
+    own = main is not None and main.names is not None and running is not None and running.uid == main.current.uid
+    return running is None or (own and running.run not in _live)
+
+
 def enqueue(definition: Definition, given: dict[str, Any]) -> str:
     """Leave the run on a queue: a worker will run this script again. Returns its id."""
     check_script(definition)

@@ -351,6 +351,31 @@ def test_a_main_task_becomes_the_controller_which_takes_its_name_and_project(fol
     assert [tuple(cell) for cell in cells] == [("Args", "n", "5"), ("General", "k", "1")]
 
 
+DECORATED = """
+from minipipe import PipelineDecorator
+
+@PipelineDecorator.component(return_values=["x"])
+def step(n):
+    return number(n)
+
+@PipelineDecorator.pipeline(name="flow", project="tests", version="1.0")
+def flow(n=5):
+    note(f"{Task.current_task().id == task.id} {step(n) + params['k']}")
+"""
+
+
+@pytest.mark.parametrize("where", ["here", "worker"])
+def test_a_main_task_becomes_a_decorated_pipeline_too(folder: Path, left: Left, where: str) -> None:
+    write(folder, MAIN, DECORATED, "PipelineDecorator.run_locally()\n" if where == "here" else "", "flow()\n")
+
+    python(folder, "flow.py")
+    if where == "worker":
+        assert main_run(left) == [("main", "mine", "controller", "queued")]
+        work(folder)
+    assert main_run(left) == [("main", "mine", "controller", "completed")]
+    assert left.noted("notes") == ["ran 5", "True 6"]
+
+
 def test_a_main_task_that_became_a_controller_is_not_used_again_and_can_be_resumed(folder: Path, left: Left) -> None:
     write(folder, MAIN, BUILD, LOCAL, fixed=False)
 

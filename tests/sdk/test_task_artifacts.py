@@ -131,6 +131,35 @@ def test_a_frame_with_a_multi_index_or_on_request_is_pickled(task: Task) -> None
     pandas.testing.assert_frame_equal(artifact.get(), FRAME)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "feather"])
+def test_a_frame_is_parquet_or_feather_on_request(task: Task, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As pandas does it with pyarrow, which need not be installed: what matters is who is asked, and the name of the file.
+    monkeypatch.setattr(pandas.DataFrame, f"to_{kind}", lambda self, file: file.write(kind.encode() + pickle.dumps(self)))
+    monkeypatch.setattr(pandas, f"read_{kind}", lambda file: pickle.loads(file.read().removeprefix(kind.encode())))
+    artifact = upload(task, FRAME, extension_name=f".{kind}")
+    assert (artifact.type, copy_of(artifact).name) == ("pandas", f"it.{kind}")
+    assert copy_of(artifact).read_bytes().startswith(kind.encode())
+    pandas.testing.assert_frame_equal(artifact.get(), FRAME)
+
+
+def test_an_image_is_a_png_or_what_was_asked_for(task: Task) -> None:
+    image = pytest.importorskip("PIL.Image")
+    picture = image.new("RGB", (2, 3), (200, 10, 10))
+    artifact = upload(task, picture)
+    assert (artifact.type, copy_of(artifact).name, copy_of(artifact).read_bytes()[:4]) == ("image", "it.png", b"\x89PNG")
+    assert (artifact.get().size, artifact.get().getpixel((1, 1))) == ((2, 3), (200, 10, 10))
+    artifact = upload(task, picture, extension_name=".bmp")
+    assert (artifact.type, copy_of(artifact).name, copy_of(artifact).read_bytes()[:2]) == ("image", "it.bmp", b"BM")
+
+
+def test_a_dict_is_yaml_on_request(task: Task) -> None:
+    yaml = pytest.importorskip("yaml")
+    value = {"b": [1, {"c": None}], "a": "x"}
+    artifact = upload(task, value, extension_name=".yaml")
+    assert (artifact.type, copy_of(artifact).name) == ("dict", "it.yaml")
+    assert yaml.safe_load(copy_of(artifact).read_text()) == artifact.get() == value
+
+
 def test_a_dict_has_sorted_keys_unless_told_otherwise_and_keys_come_back_as_str(task: Task) -> None:
     assert list(json.loads(copy_of(upload(task, {"b": 1, "a": 2})).read_text())) == ["a", "b"]
     assert list(upload(task, {"b": 1, "a": 2}, sort_keys=False).get()) == ["b", "a"]

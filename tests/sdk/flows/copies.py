@@ -365,6 +365,29 @@ def double_of_what_is_not_negative(n=1):
     return n * 2
 
 
+@case(ends="failed")
+def the_job_of_a_node_says_what_became_of_its_task(pipe):
+    def before(pipeline, node, values):
+        note("job before", [node.job.is_pending(), node.job.started(), node.job.elapsed(), node.job.worker()])
+
+    pipe.add_function_step("good", print, {"end": "the last words"}, pre_execute_callback=before)
+    copy(pipe, "bad", {"fails": True, "n": 3}, parents=["good"])
+    yield
+    good, bad = (pipe.get_pipeline_dag()[name].job for name in ("good", "bad"))
+    assert noted("job before") == ["[True, False, -1.0, None]"]
+    assert (good.task.id, good.status(), good.status_message()) == (good.task_id(), "completed", "")
+    assert (good.is_completed(), good.is_failed(), good.is_aborted(), good.is_stopped(), good.is_running()) == (
+        True, False, False, True, False,
+    )  # fmt: skip
+    assert (bad.is_completed(), bad.is_failed(), bad.is_stopped(), bad.status()) == (False, True, True, "failed")
+    assert "the template was told to fail" in bad.status_message()
+    assert bad.get_metric("loss", "train") == (0.0, 6.0, 6.0)
+    assert bad.iterations() == 2
+    assert good.started() and good.elapsed() >= 0 and good.worker()
+    assert "the last words" in "".join(good.get_console_output())
+    assert good.wait(timeout=0.0)
+
+
 @case
 def the_graph_is_current_whether_or_not_somebody_updates_it(pipe):
     seen = []
