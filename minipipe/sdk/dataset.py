@@ -16,6 +16,7 @@ from minipipe import errors, states
 from minipipe.sdk import notice, session, versions
 from minipipe.sdk.dataset_files import HIDDEN, SYSTEM_TAG, DatasetFiles
 from minipipe.sdk.task import Task
+from minipipe.sdk.values import tags_of
 from minipipe.store import datasets, edits, recorded, removal, tasks
 
 _ALIAS = "Datasets"  # section of the parameters that say which data sets a task used
@@ -71,7 +72,7 @@ class Dataset(DatasetFiles):
         edits.label(task.store, task.row_id, version=version, **({"comment": description} if description else {}))
         task.set_system_tags([*task.get_system_tags(), SYSTEM_TAG])
         if dataset_tags:
-            task.add_tags(list(dataset_tags))
+            task.add_tags(tags_of(dataset_tags))
         for parent in parents:
             datasets.inherit(task.store, task.row_id, parent._task.row_id)
         if parents:
@@ -273,7 +274,7 @@ def _rows(
             found.append(row)
     if tags:
         store = session.open_store()
-        found = [row for row in found if set(tags) <= set(Task(store, row["id"], row["uid"]).get_tags())]
+        found = [row for row in found if set(tags_of(tags)) <= set(Task(store, row["id"], row["uid"]).get_tags())]
     return found
 
 

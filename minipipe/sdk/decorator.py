@@ -23,6 +23,7 @@ from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import RunningPipeline, behaviour_of, monitors_of, of_script, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry, StepSpec
+from minipipe.sdk.values import tags_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -176,7 +177,7 @@ class PipelineDecorator(RunningPipeline):
                 time_limit_s=time_limit,
                 helpers=tuple(helper_functions or ()),
                 monitors=monitors_of(monitor_metrics, monitor_artifacts, monitor_models),
-                tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+                tags=tuple(tags_of(tags)),
                 draft=bool(draft),
                 recorded=recorded,
                 before=pre_execute_callback,

@@ -11,6 +11,7 @@ from minipipe.sdk import notice, session
 from minipipe.sdk.frameworks import framework_of
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config
 from minipipe.sdk.output_model import OutputModel
+from minipipe.sdk.values import tags_of
 from minipipe.shown import tell
 from minipipe.store import models, records, search
 from minipipe.store.home import Store
@@ -199,7 +200,7 @@ class InputModel(Model):
             comment=text,
             config=config_of(config_text, config_dict),
             labels=check_labels(label_enumeration or {}),
-            tags=tags or (),
+            tags=tags_of(tags),
             url=url,
             packed=is_package,
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from minipipe import context, errors
 from minipipe.sdk import copies, display, reports, session, storage
+from minipipe.sdk.values import tags_of
 from minipipe.store import models, plots, records
 from minipipe.store.home import Store
 
@@ -89,7 +90,7 @@ class ModelBase(reports.Reports):
 
     @tags.setter
     def tags(self, value: Sequence[str]) -> None:
-        self._change(tags=_texts(value))
+        self._change(tags=tags_of(value))
 
     @property
     def system_tags(self) -> list[str]:
@@ -100,7 +101,7 @@ class ModelBase(reports.Reports):
 
     @system_tags.setter
     def system_tags(self, value: Sequence[str]) -> None:
-        given = _texts(value)
+        given = tags_of(value)
         self._change(archived=ARCHIVED in given, system_tags=[tag for tag in given if tag not in (ARCHIVED, PACKAGE)])
 
     @property
@@ -402,10 +403,6 @@ def cast(text: str, kind: str) -> Any:
         return _KINDS.get(kind, str)(text)
     except (ValueError, TypeError, SyntaxError):
         return text
-
-
-def _texts(tags: Sequence[str] | str | None) -> list[str]:
-    return [tags] if isinstance(tags, str) else [str(tag) for tag in tags or ()]
 
 
 def store_of(task: Any) -> session.Current:

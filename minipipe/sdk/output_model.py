@@ -15,6 +15,7 @@ from minipipe import errors, meter
 from minipipe.sdk import notice
 from minipipe.sdk.frameworks import framework_of
 from minipipe.sdk.model_base import ModelBase, check_labels, config_of, read_config, store_of, url_of
+from minipipe.sdk.values import tags_of
 from minipipe.store import blobs, edits, models, recorded, records
 
 
@@ -64,7 +65,7 @@ class OutputModel(ModelBase):
             f"{said}\n{comment}" if comment else said,
             config_of(config_text, config_dict),
             check_labels(label_enumeration or self._task_labels()),
-            list(tags or ()),
+            tags_of(tags),
         )
         if base_model_id:
             self._take_over(base_model_id, name)
@@ -147,7 +148,7 @@ class OutputModel(ModelBase):
 
     @tags.setter
     def tags(self, value: Sequence[str]) -> None:
-        self._plan_or_change(tags=[value] if isinstance(value, str) else list(value))
+        self._plan_or_change(tags=tags_of(value))
 
     @property
     def framework(self) -> str:

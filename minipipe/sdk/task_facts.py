@@ -163,12 +163,12 @@ class TaskFacts(TaskBase):
         edits.set_tags(self.store, self.row_id, _texts(tags))
 
     def add_tags(self, tags: Sequence[str] | str) -> None:
-        """Add tags. Transaction effect: one durable commit."""
-        records.add_tags(self.store, self.row_id, _texts(tags))
+        """Add tags; a text is one for each of its words (ClearML's rule). Transaction effect: one durable commit."""
+        records.add_tags(self.store, self.row_id, words_of(tags))
 
     def remove_tags(self, tags: Sequence[str] | str) -> None:
-        """Take tags away. Transaction effect: one durable commit."""
-        edits.remove_tags(self.store, self.row_id, _texts(tags))
+        """Take tags away; a text means each of its words. Transaction effect: one durable commit."""
+        edits.remove_tags(self.store, self.row_id, words_of(tags))
 
     def get_system_tags(self) -> list[str]:
         """Its system tags, sorted; ``archived`` is one of them."""
@@ -232,6 +232,11 @@ class TaskFacts(TaskBase):
             project_id, app_server_host: accepted for ClearML; the log is a file.
         """
         return TaskFacts.of(task_id).get_output_log_web_page()
+
+
+def words_of(tags: Sequence[str] | str) -> list[str]:
+    """The tags that `Task.add_tags` is given."""
+    return tags.split() if isinstance(tags, str) else _texts(tags)
 
 
 def _texts(tags: Sequence[str] | str) -> list[str]:

@@ -11,6 +11,7 @@ from minipipe import context, errors, seeds, settings, states
 from minipipe.sdk import auto, connect, maintask, notice, project_modules, script, session, stopping
 from minipipe.sdk.auto import connection
 from minipipe.sdk.task_base import TaskBase
+from minipipe.sdk.task_facts import words_of
 from minipipe.shown import tell
 from minipipe.store import details, edits, queues, records, removal, steering, workers
 from minipipe.store.home import Store
@@ -85,7 +86,7 @@ class TaskLife(TaskBase):
             seeds.sow(seed)
         task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)
         if tags:
-            records.add_tags(store, task.row_id, [str(tag) for tag in tags])
+            records.add_tags(store, task.row_id, words_of(tags))
         connection.begin(connect.Binding(begun.current, False, True), auto_connect_arg_parser, auto_connect_frameworks)
         _announce(task, project, name)
         return task

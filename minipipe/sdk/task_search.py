@@ -8,6 +8,7 @@ from typing import Any, Self
 from minipipe import errors
 from minipipe.sdk import session
 from minipipe.sdk.task_base import TaskBase
+from minipipe.sdk.values import tags_of
 from minipipe.shown import warn
 from minipipe.store import records, search
 
@@ -50,7 +51,7 @@ class TaskSearch(TaskBase):
             store,
             projects=[project_name] if project_name else None,
             name=task_name or None,
-            tags=list(tags or ()),
+            tags=tags_of(tags),
             archived=allow_archived,
             wanted=task_filter,
         )
@@ -135,7 +136,7 @@ def _find(
         ids=[ids] if isinstance(ids, str) else list(ids) if ids else None,
         projects=projects or None,
         pattern=pattern or None,
-        tags=[tags] if isinstance(tags, str) else list(tags or ()),
+        tags=tags_of(tags),
         archived=archived,
         wanted=wanted,
     )

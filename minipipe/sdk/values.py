@@ -6,6 +6,7 @@ import enum
 import json
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Union, get_args, get_origin
 
 from minipipe import errors
@@ -13,6 +14,11 @@ from minipipe.sdk import flow
 from minipipe.store.tasks import Parameter
 
 _EXACT = (type(None), bool, int, float, str)
+
+
+def tags_of(tags: Sequence[str] | str | None) -> list[str]:
+    """Tags as they are given: several, or one as a text."""
+    return [tags] if isinstance(tags, str) else [str(tag) for tag in tags or ()]
 
 
 def is_scalar(value: object) -> bool:

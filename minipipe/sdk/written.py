@@ -14,6 +14,7 @@ from minipipe.sdk.definition import Definition
 from minipipe.sdk.pipeline import place_of, record
 from minipipe.sdk.run import Run
 from minipipe.sdk.specs import Retry
+from minipipe.sdk.values import tags_of
 from minipipe.store import naming
 
 _TYPES: dict[str, type] = {"int": int, "float": float, "bool": bool, "str": str, "list": list, "dict": dict, "tuple": tuple}
@@ -347,7 +348,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             references.steps_in([given, execution_queue]),
             returns=arguments.result_names(function_return),
             helpers=tuple(helper_functions or ()),
-            tags=(tags,) if isinstance(tags, str) else tuple(tags or ()),
+            tags=tuple(tags_of(tags)),
             draft=bool(draft),
             project=project_name,
             needs=needs.of_call(name, locals(), limited),

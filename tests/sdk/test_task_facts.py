@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import NotSupported, Task, TaskTypes
+from minipipe import Dataset, InputModel, NotSupported, OutputModel, Task, TaskTypes
 from minipipe.sdk import notice
 from minipipe.store.home import Store
 
@@ -51,6 +51,26 @@ def test_tags_are_set_added_and_removed(home: Store) -> None:
     assert task.get_tags() == ["c", "d"]
     task.set_system_tags(["s"])
     assert (task.get_tags(), task.get_system_tags()) == (["c", "d"], ["s"])
+
+
+def test_a_text_is_one_tag_and_its_words_are_tags_where_tags_are_added(home: Store, tmp_path: Path) -> None:
+    """ClearML splits it in `add_tags`, and so in `Task.init`; never are its letters tags."""
+    task = Task.init("p", "t", tags="candidate", auto_connect_frameworks=False)
+    task.add_tags("old slow")
+    assert task.get_tags() == ["candidate", "old", "slow"]
+    task.remove_tags("old slow")
+    assert task.get_tags() == ["candidate"]
+    assert Task.get_task(project_name="p", tags="candidate").id == task.id
+    assert Task.get_task(project_name="p", tags="c") is None
+
+    model = OutputModel(task, name="m", tags="best of all")
+    assert model.tags == ["best of all"]
+    imported = InputModel.import_model("https://h/m.pt", tags="far away")
+    assert imported.tags == ["far away"]
+    task.close()
+    data = Dataset.create("d", "p", dataset_tags="raw data")
+    assert data.tags == ["raw data"]
+    assert [row["id"] for row in Dataset.list_datasets("p", tags="raw data", only_completed=False)] == [data.id]
 
 
 def test_a_task_moves_to_a_project_by_id_or_name(home: Store, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:

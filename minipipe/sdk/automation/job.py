@@ -14,6 +14,7 @@ from typing import Any
 from minipipe import errors, settings, states
 from minipipe.sdk import inline, local, notice, session, stopping, template_key
 from minipipe.sdk.task import Task
+from minipipe.sdk.values import tags_of
 from minipipe.shown import warn
 from minipipe.store import details, edits, objectives, promote, records, steering, waiting
 from minipipe.store.home import Store
@@ -260,7 +261,7 @@ class ClearmlJob(BaseJob):
             edits.set_configuration(self.task.store, self.task.row_id, name, text)
         _apply(self.task, {**facts, **({} if output_uri is None else {"output_uri": output_uri})})
         if tags:
-            self.task.add_tags(list(tags))
+            self.task.add_tags(tags_of(tags))
         if allow_caching:
             promote.serve_draft(self.task.store, self.task.row_id, template_key.key_base(base))
 

@@ -11,6 +11,7 @@ from minipipe.sdk.automation.job import ClearmlJob
 from minipipe.sdk.automation.objective import MultiObjective, Objective
 from minipipe.sdk.automation.parameters import Parameter
 from minipipe.sdk.task import Task
+from minipipe.sdk.values import tags_of
 from minipipe.shown import warn
 from minipipe.store import objectives, records, waiting
 
@@ -321,7 +322,7 @@ class SearchStrategy:
             name = self._naming(self._base.name, told) if self._naming else f"{self._base.name}: {' '.join(words)}"
             names = {"name": name, "comment": "\n".join(words)}
         owner = parent or self._parent
-        labels = [*(tags or ()), self._tag, f"opt: {self._parent}" if self._parent else "opt"]
+        labels = [*tags_of(tags), self._tag, f"opt: {self._parent}" if self._parent else "opt"]
         project = self._project or (Task.by_id(owner).get_project_name() if owner else None)
         job = self._job_class(
             base_task_id,

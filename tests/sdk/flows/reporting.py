@@ -194,7 +194,7 @@ def current_task_in_the_logic_is_the_pipelines_task():
     assert found.task.task_type == "controller"
     assert found.is_running()
     assert found.elapsed() >= 0
-    found.add_tags("by the logic")
+    found.add_tags(["by the logic"])
     assert found.tags == ["by the logic"]
 
 
