@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from minipipe import errors
 from minipipe.chance import fresh_id
 from minipipe.store import locks, promote
 from minipipe.store.home import Store
@@ -103,8 +104,14 @@ def reap(store: Store, max_crashes: int, sweep: Callable[[str, Sequence[str]], N
     Returns:
         ids of the tasks that changed.
 
+    Raises:
+        StoreMoved: the store was renamed or deleted: at its old place every worker looks dead. Nothing was given back.
+
     Transaction effect: one commit per dead worker.
     """
+    if store.database.moved():
+        here = str(store.path)
+        raise errors.StoreMoved(f"the store {here} was moved or deleted", "it was in use", path=here)
     changed: list[str] = []
     for row in store.database.rows("SELECT id, uid, kind FROM worker WHERE ended_at IS NULL"):
         path = store.folder("workers") / f"{row['uid']}.lock"

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,7 +253,9 @@ def test_a_pool_that_is_killed_is_started_again() -> None:
 def test_a_pool_that_keeps_dying_ends_the_run() -> None:
     process = flows.begin("run", write(flows.hanging() + START))
     killed = set()
+    end = time.monotonic() + flows.PATIENCE_S
     while process.poll() is None:
+        assert time.monotonic() < end, "it goes on without a pool"
         for pid in set(flows.agents()) - killed:
             killed.add(pid)
             try:
@@ -266,6 +269,26 @@ def test_a_pool_that_keeps_dying_ends_the_run() -> None:
     assert "error: the embedded pool keeps ending\n" in err
     assert len(killed) == 4
     assert facts("SELECT status FROM task WHERE parent_id IS NULL") == [("stopped",)]
+    no_process_left()
+
+
+@pytest.mark.parametrize(
+    ("how", "start"),
+    [("renamed", START), pytest.param("deleted", LOCALLY, marks=pytest.mark.exhaustive)],
+    ids=["renamed-remote", "deleted-local"],
+)
+def test_a_run_whose_store_is_gone_ends_and_makes_no_other(how: str, start: str) -> None:
+    process = flows.begin("run", write(flows.hanging() + start))
+    wait_for(lambda: "second" in ran(), process)
+
+    os.rename(".minipipe", "gone")
+    if how == "deleted":
+        shutil.rmtree("gone")
+    _, err = process.communicate(timeout=flows.PATIENCE_S)
+
+    assert process.returncode == 4
+    assert f"error: the store {Path.cwd()}/.minipipe was moved or deleted\n" in err
+    assert not Path(".minipipe").exists()
     no_process_left()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from minipipe import errors
 from minipipe.store import attempts, locks, records, steering, workers
 from minipipe.store.home import Store
 from tests.faults.sane import sane
@@ -371,3 +372,19 @@ def test_a_store_with_a_foreign_lock_file_is_reaped_all_the_same(store: Store) -
     assert status(store, number) == "queued"
     with contextlib.suppress(FileNotFoundError):
         (store.folder("workers") / "note.txt").unlink()
+
+
+def test_at_a_place_that_the_store_has_left_nobody_is_taken_for_dead(store: Store) -> None:
+    number = step(store)
+    worker = agent(store)
+    claim(store, worker)
+    swept: list[str] = []
+
+    store.path.rename(store.path.with_name("elsewhere"))
+    with pytest.raises(errors.StoreMoved, match="was moved or deleted"):
+        workers.reap(store, 3, lambda uid, tokens: swept.append(uid))
+
+    assert swept == []
+    assert not store.path.exists()
+    store.path.with_name("elsewhere").rename(store.path)
+    assert status(store, number) == "in_progress"
