@@ -29,7 +29,7 @@ class TaskFacts(TaskBase):
 
     def set_name(self, name: str) -> None:
         """Change its name, in any status. Transaction effect: one durable commit."""
-        edits.label(self.store, self.row_id, name=str(name))
+        edits.label(self.store, self.row_id, name=name)
 
     def rename(self, new_name: str) -> bool:
         """As `set_name`. Returns True."""
@@ -104,7 +104,7 @@ class TaskFacts(TaskBase):
             project_name = row["name"]
         if not project_name:
             raise errors.UsageError("no project was named", hint="project_name=…")
-        edits.set_project(self.store, self.row_id, str(project_name))
+        edits.set_project(self.store, self.row_id, project_name)
         return True
 
     def move_to_project(
@@ -150,7 +150,7 @@ class TaskFacts(TaskBase):
 
     def set_comment(self, comment: str) -> None:
         """Change its comment, in any status. Transaction effect: one durable commit."""
-        edits.label(self.store, self.row_id, comment=str(comment))
+        edits.label(self.store, self.row_id, comment="" if comment is None else str(comment))
 
     # -- tags ---------------------------------------------------------------------------------------------------------
 

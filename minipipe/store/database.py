@@ -46,6 +46,7 @@ _PRAGMAS = (
 )
 
 _T = TypeVar("_T")
+_OF_A_VALUE = (UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError)  # perhaps: `naming.refused`
 _forbidden = ""
 
 
@@ -172,8 +173,11 @@ class Database:
         """All rows of one SELECT. The cursor is emptied, so no read lock outlives the call."""
         try:
             return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
-        except UnicodeEncodeError as error:
-            raise naming.unstorable(error) from None
+        except _OF_A_VALUE as error:
+            refused = naming.refused(error)
+            if refused is None:
+                raise
+            raise refused from None
 
     def row(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> sqlite3.Row | None:
         """The first row of one SELECT, None if there is none."""
@@ -240,9 +244,12 @@ class Database:
                     connection.execute("COMMIT")
                     self._commits += 1
                     self._unsynced = wanted == "NORMAL" and self.durable
-                except UnicodeEncodeError as error:
+                except _OF_A_VALUE as error:
                     self._rollback()
-                    raise naming.unstorable(error) from None
+                    refused = naming.refused(error)
+                    if refused is None:
+                        raise
+                    raise refused from None
                 except BaseException:
                     self._rollback()
                     raise

@@ -24,7 +24,8 @@ def checked(what: str, name: str) -> str:
     Raises:
         UsageError: it is none; nothing was changed.
     """
-    name = str(name)
+    if not isinstance(name, str):
+        raise errors.UsageError(f"the {what} name {_short(repr(name))} cannot be used", f"it is no text: {type(name).__name__}")
     if not name.strip():
         raise errors.UsageError(f"the {what} name {name!r} cannot be used", "it is empty", "give it letters or digits", name=name)
     bad = _BAD.search(name)
@@ -58,6 +59,20 @@ def unstorable(error: UnicodeEncodeError, what: str = "") -> errors.UsageError:
         _why(str(error.object)[error.start]),
         'leave it out, or write it as text: value.encode("utf-8", "backslashreplace").decode()',
     )
+
+
+def refused(error: Exception) -> errors.UsageError | None:
+    """What to say of a value of a type that no column takes; None if the error is about something else."""
+    if isinstance(error, UnicodeEncodeError):
+        return unstorable(error)
+    kind = re.match(r"Error binding parameter .*type '(.*)'", str(error))
+    if kind is not None:
+        return errors.UsageError(f"a {kind[1]} stands where a text or a number belongs")
+    if isinstance(error, OverflowError) and str(error).endswith("SQLite INTEGER"):
+        return errors.UsageError("a whole number is too large", f"the largest is {2**63 - 1}")
+    if str(error).startswith("cannot store BLOB value in TEXT column"):
+        return errors.UsageError("bytes stand where a text belongs", str(error).rpartition(" ")[2])
+    return None
 
 
 def _why(character: str) -> str:

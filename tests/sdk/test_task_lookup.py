@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import Task, TaskTypes
+from minipipe import PipelineController, Task, TaskTypes
 from minipipe.store.home import Store
 
 
@@ -260,3 +260,19 @@ def test_task_filter_all_and_any_match_patterns(home: Store) -> None:
 def test_an_unknown_key_is_an_error(home: Store, look: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=r"(?s)no key 'stauts'.*did you mean 'status'"):
         look(task_filter={"stauts": ["completed"]})
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), ["a"], b"a", 3])
+def test_a_name_that_is_no_text_is_refused_in_words(home: Store, odd: Any) -> None:
+    pipe = PipelineController("p", "p", "1")
+    with pytest.raises(ValueError, match=r"the step name .* cannot be used"):
+        pipe.add_function_step(odd, print)
+    task = Task.create("p", "t")
+    with pytest.raises(ValueError, match=r"the task name .* cannot be used"):
+        task.set_name(odd)
+    if odd is not None:
+        with pytest.raises(ValueError, match=r"the task name .* cannot be used"):
+            Task.create("p", odd)
+    task.set_comment("words")
+    task.set_comment(None)
+    assert (task.name, task.comment) == ("t", "")

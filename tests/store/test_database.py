@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -590,3 +591,29 @@ def test_a_database_object_of_its_own_reopens_after_close(store: Store) -> None:
     own.close()
     assert own.row("SELECT 1") is not None
     own.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([1], "a list stands where a text or a number belongs"),
+        (object(), "a object stands where a text or a number belongs"),
+        (2**63, "a whole number is too large"),
+        (b"bytes", "bytes stand where a text belongs"),
+        ("\ud800", "half of a surrogate pair"),
+    ],
+)
+def test_a_value_that_no_column_takes_is_a_mistake_of_the_caller_and_nothing_is_stored(
+    store: Store, value: Any, said: str
+) -> None:
+    def put() -> None:
+        with store.database.write() as connection:
+            connection.execute("INSERT INTO meta VALUES ('kept', '1')")
+            connection.execute("INSERT INTO meta VALUES ('bad', ?)", (value,))
+
+    with pytest.raises(errors.UsageError, match=said):
+        put()
+    if not isinstance(value, bytes):
+        with pytest.raises(errors.UsageError, match=said):
+            store.database.rows("SELECT 1 FROM meta WHERE key = ?", (value,))
+    assert not has(store, "kept")
