@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -116,17 +117,32 @@ def test_a_pipeline_from_tasks_copies_three_scripts_and_repeats_only_what_a_para
     assert len(task(left.store, project, "split").artifacts["test_set"].get()) == 89
 
 
+@contextlib.contextmanager
+def worker(folder: Path) -> Iterator[None]:
+    """`minipipe worker` as a process of its own; asked to leave at the end, which it must do well."""
+    words = (sys.executable, "-m", "minipipe", "worker", "-j", "2")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, cwd=folder, env=surroundings(folder), stdout=pipe, stderr=subprocess.STDOUT) as process:
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            said, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, said
+
+
+def agents(left: Left, tasks: list[Task]) -> set[str]:
+    """Which kinds of process have executed these tasks."""
+    names = {row["name"]: row["kind"] for row in left.rows("SELECT name, kind FROM worker")}
+    return {names[one.last_worker] for one in tasks}
+
+
 @pytest.mark.exhaustive
 def test_a_worker_of_its_own_runs_controller_and_steps(folder: Path, left: Left) -> None:
-    words = (sys.executable, "-m", "minipipe", "worker")
-    with subprocess.Popen(
-        words, cwd=folder, env=surroundings(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as worker:
+    with worker(folder):
         python(folder, "from_tasks/pipeline.py")
         pipe = task(left.store, "examples/.pipelines/wine from tasks", "wine from tasks")
         pipe.wait_for_status()
-        worker.send_signal(signal.SIGTERM)
-        worker.communicate(timeout=TIMEOUT_S)
     assert pipe.status == "completed"
     assert "train 3 completed: accuracy" in left.log(left.rows("SELECT * FROM task WHERE id = ?", pipe.row_id)[0])
 
@@ -150,6 +166,42 @@ def test_a_custom_controller_searches_at_random_over_clones_of_a_template(folder
     assert len(done.out.splitlines()) == 2, "what the script prints appears once"
     assert done.out.startswith("not good enough: digits svm ")
     assert task(left.store, "examples", "digits svm").status == "created"
+
+
+@pytest.mark.exhaustive
+def test_a_worker_of_its_own_runs_what_a_custom_controller_queues(folder: Path, left: Left) -> None:
+    with worker(folder):
+        out = python(folder, "custom_controller/pipeline.py", "--trials", "2", "--rounds", "1", "--target", "0.9999").out
+
+    search = task(left.store, "examples", "digits random search")
+    rows = left.rows("SELECT id, uid, status FROM task WHERE parent_id = ? ORDER BY id", search.row_id)
+    copies = [Task(left.store, row["id"], row["uid"]) for row in rows]
+    assert [copy.status for copy in (search, *copies)] == ["completed"] * 3
+    assert (agents(left, [search]), agents(left, copies)) == ({"process"}, {"agent"})
+    best = search.artifacts["best"].get()
+    assert best["accuracy"] == max(copy.get_last_scalar_metrics()["accuracy"]["mean"]["last"] for copy in copies)
+    assert best["id"] in {copy.id for copy in copies}
+    assert out.startswith("not good enough: digits svm 0.")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("script", ["many", "search"])
+def test_a_worker_of_its_own_runs_the_trials_of_a_search(folder: Path, left: Left, script: str) -> None:
+    name = {"many": "digits concurrently", "search": "digits search"}[script]
+    with worker(folder):
+        python(folder, f"hyperparameters/{script}.py")
+        pipe = task(left.store, f"examples/.pipelines/{name}", name)
+        pipe.wait_for_status()
+
+    rows = left.rows("SELECT id, uid, status FROM task WHERE parent_id = ? ORDER BY id", pipe.row_id)
+    steps = [Task(left.store, row["id"], row["uid"]) for row in rows]
+    assert (pipe.status, {step.status for step in steps}) == ("completed", {"completed"})
+    assert agents(left, steps) == {"agent"}
+    assert agents(left, [pipe]) == ({"agent"} if script == "many" else {"process"}), "search.py keeps its logic"
+    if script == "many":
+        assert "4 trainings, best C=" in left.log(left.rows("SELECT * FROM task WHERE id = ?", pipe.row_id)[0])
+    else:
+        assert set(pipe.get_reported_scalars()["accuracy"]) == {f"trial {number}" for number in range(4)}
 
 
 @pytest.mark.conformance

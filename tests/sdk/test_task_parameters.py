@@ -145,6 +145,8 @@ def test_a_text_keeps_the_type_of_its_cell_and_another_value_sets_its_own(home: 
         ("2", bool, True),
         ("TRUE", bool, True),
         ("false", bool, False),
+        (" Yes", bool, True),
+        ("off", bool, False),
         ("[1, 2]", list, [1, 2]),
         ("[a, 1.5, true, null, 'b c']", list, ["a", 1.5, True, None, "b c"]),
         ("[1, 2]", tuple, (1, 2)),

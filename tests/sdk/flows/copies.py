@@ -16,7 +16,7 @@ from typing import Any
 import neighbour
 from cases import PATIENCE_S, note, noted, wait_for
 
-from minipipe import PipelineController, Task
+from minipipe import OutputModel, PipelineController, Task
 
 CASES: dict[str, tuple[Callable[..., Iterator[None]], dict[str, Any]]] = {}
 TEMPLATE = {"base_task_project": "tests", "base_task_name": "template"}
@@ -110,6 +110,23 @@ def a_reference_to_a_step_is_filled_in_when_the_step_has_ended(pipe):
     assert told(pipe, "b")["metadata"] == "small"
     assert told(pipe, "b")["dotted"] == "a.dotted name"
     assert told(pipe, "b")["n"] == 3, "a text keeps the type of its cell"
+    assert pipe.get_pipeline_dag()["b"].parents == ["a"]
+
+
+def two_models():
+    for name, text in (("first", "1"), ("second", "22")):
+        Path(f"{name}.bin").write_text(text)
+        OutputModel(Task.current_task(), name=name).update_weights(f"{name}.bin", auto_delete_file=False)
+
+
+@case
+def a_reference_to_a_model_gives_what_is_known_of_it(pipe):
+    pipe.add_function_step("a", two_models)
+    copy(pipe, "b", {"text": "${a.models.output.-1.name} ${a.models.output.0.name} ${a.models.output.-1.url}", "note": "models"})
+    yield
+    model = step(pipe, "a").models["output"][-1]
+    assert json.loads(noted("models")[0])[2] == f"second first {model.url}"
+    assert model.url.startswith("minipipe://")
     assert pipe.get_pipeline_dag()["b"].parents == ["a"]
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import os
 import random
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -540,6 +542,24 @@ def a_component_of_an_importable_module_runs_by_name():
     assert neighbour.tripled(2) == 6
     (entry,) = [step["entry"] for step in steps().values()]
     assert '"kind": "import"' in entry
+
+
+@case
+def components_may_be_made_and_imported_while_the_logic_runs():
+    Path("imported_late.py").write_text(
+        "from minipipe import component\n@component(return_values=['n'])\ndef late(n):\n    return n + 1\n"
+    )
+
+    @component("n")
+    def made_late(n):
+        return n * 10
+
+    importlib.invalidate_caches()
+    sys.path.insert(0, os.getcwd())
+    import imported_late
+
+    assert made_late(imported_late.late(1)) == 20
+    assert list(steps()) == ["late", "made_late"]
 
 
 @component("n")
