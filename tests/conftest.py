@@ -13,11 +13,15 @@ import pytest
 
 import minipipe
 from minipipe.store.home import Store
+from tests.faults.shim import writes
+
+_stray: list[str] = []  # writes outside BEGIN IMMEDIATE since the test began
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile the package once. The tests start hundreds of processes; in a fresh checkout with ``PYTHONDONTWRITEBYTECODE`` set
     each of them would compile it anew, which takes longer than what most of them do."""
+    writes.watch(_stray.append)
     if not hasattr(config, "workerinput"):  # not in the processes of pytest-xdist
         compileall.compile_dir(Path(minipipe.__file__).parent, quiet=2, workers=0)
 
@@ -30,6 +34,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     for name in [name for name in os.environ if name.startswith("MINIPIPE_")]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_write_outside_a_transaction() -> Iterator[None]:
+    """Whatever a test does in this process: each write of minipipe is inside BEGIN IMMEDIATE."""
+    _stray.clear()
+    yield
+    assert _stray == []
 
 
 @pytest.fixture(scope="session")

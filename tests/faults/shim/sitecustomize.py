@@ -13,6 +13,8 @@
 values, file operations as ``name argument``. ``MINIPIPE_TEST_MARK=FILE`` makes it happen once: whoever comes to the point when
 the file is there goes on. ``MINIPIPE_TEST_COUNT=FILE`` appends what was counted, a line each.
 
+``MINIPIPE_TEST_WRITES=FOLDER`` keeps there, for each process, a line for each transaction that wrote, and what wrote outside one.
+
 ``MINIPIPE_TEST_CLOCK=FILE`` moves the wall clock by the seconds that stand in the file, whenever it is read.
 
 The statement callback runs before its statement, and SQLite swallows what it raises: so it kills.
@@ -131,6 +133,14 @@ if os.environ.get("MINIPIPE_TEST_KILL"):
     else:
         for _name in ("open", "write", "fsync", "mkdir", "replace", "link", "unlink"):
             _wrap_os(_plan, _name)
+
+if os.environ.get("MINIPIPE_TEST_WRITES"):
+    import writes as _writes
+
+    def _note(line: str) -> None:
+        _append(os.path.join(os.environ["MINIPIPE_TEST_WRITES"], f"{_role()}.{os.getpid()}"), line)
+
+    _writes.watch(_note, lambda: _note("wrote"))
 
 if os.environ.get("MINIPIPE_TEST_CLOCK"):
     import time as _time
