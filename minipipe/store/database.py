@@ -10,7 +10,8 @@ Why each rule is there:
 * A connection is closed before a fork and reopened when needed. Two processes that share one after a fork both commit
   "successfully" and the file is malformed; a child forked in its parent's transaction could never write again.
 * Checkpoints only by `checkpoint`, under one lock and holding the writer's: SQLite before 3.51.3 can lose commits when a checkpoint
-  meets a commit that restarts the log (sqlite.org/wal.html, "the WAL-reset bug").
+  meets a commit that restarts the log (sqlite.org/wal.html, "the WAL-reset bug"). No long read is waited for: with the writer's
+  lock in hand, an export or somebody's open shell would stop all work.
 * No other code opens the database file: closing any descriptor of it drops the locks of the whole process (POSIX).
 """
 
@@ -34,6 +35,7 @@ from minipipe.store import naming
 BUSY_DEADLINE_S = 30.0
 LOG_BYTES = 4 << 20
 _COMMITS_PER_CHECKPOINT = 100
+_MOVE_S = 0.25  # for which a checkpoint keeps others from writing, at most
 ILLEGAL_MOVE = "illegal move"  # what the schema's trigger says
 _PRAGMAS = (
     "foreign_keys=ON",
@@ -73,6 +75,7 @@ class Database:
         self._depth = 0
         self._reading = False
         self._synchronous = "FULL"
+        self._alone = False  # this connection has the file for itself
         self._unsynced = False
         self._checkpointed = 0  # number of our commits at our last checkpoint
         self._commits = 0
@@ -108,6 +111,7 @@ class Database:
             )
         os.stat(self.path)
         before = self._files()
+        self._alone = False
         try:
             connection = self._configure()
         except sqlite3.OperationalError as error:
@@ -115,6 +119,7 @@ class Database:
             if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE:
                 raise
             connection = self._configure("locking_mode=EXCLUSIVE")
+            self._alone = True
         self._identity = (before[0], *self._files()[1:])
         self._synchronous = "FULL"
         self._commits += 1  # SQLite counts anew: what others committed while this was closed (for a fork) must show
@@ -281,15 +286,18 @@ class Database:
 
         Args:
             now: whether it is full or not.
-            empty: give the log's room back to the file system as well; implies `now`.
+            empty: give the log's room back to the file system as well; implies `now`. Waits two seconds for readers, and lets others
+                wait.
 
         Returns:
-            True if the log starts over; False if it is not full, or a reader was in the way (try later).
+            True if the log starts over; False if it is not full, or a reader needs what is still in it (try later).
         """
         few = self._log_size() < LOG_BYTES or self._commits - self._checkpointed < _COMMITS_PER_CHECKPOINT
         if few and not now and not empty:
             return False
         with self._lock, mapped(self.path):
+            if not empty and not self._alone and self._is_held_back():
+                return False
             connection = self.connection()
             # Wait for the writer's lock: without it SQLite falls back to a checkpoint that runs beside commits (see above).
             connection.execute("PRAGMA busy_timeout=2000")
@@ -301,6 +309,28 @@ class Database:
             if not busy:
                 self._checkpointed = self._commits
             return not busy
+
+    def _is_held_back(self) -> bool:
+        """True if a long read needs what is in the log: to start it over SQLite would wait for that with the writer's lock in hand.
+
+        Moves what can be moved, beside no commit. Who has the writer's lock cannot checkpoint, so another connection does. Reads
+        that began before the last commit are in the way; short ones end meanwhile. The longer the log, the longer they may take.
+        """
+        connection = self.connection()
+        try:
+            _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self.path, 2.0)
+        except errors.StoreBusy:
+            return True
+        try:
+            end = time.monotonic() + min(_MOVE_S, 0.2 * _MOVE_S * self._log_size() / LOG_BYTES)
+            with contextlib.closing(self._configure()) as other:
+                while True:
+                    _, pages, moved = other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                    if pages == moved or time.monotonic() >= end:
+                        return bool(pages != moved)
+                    time.sleep(0.002)
+        finally:
+            self._rollback()
 
     def rewrite(self) -> None:
         """Write the whole database anew, without its free pages, and so that later ones can be given back in parts.
