@@ -339,6 +339,11 @@ def ellipsis(stream: IO[str] | None = None) -> str:
     return "…" if can_encode("…", stream or sys.stdout) else "~"
 
 
+def clipped(text: str, most: int | None) -> str:
+    """At most so many characters of a text; all of it for None."""
+    return text if most is None or len(text) <= most else text[: most - 1] + ellipsis()
+
+
 def _with_notes(lines: list[str], headers: Sequence[str], notes: Mapping[int, tuple[str, str]]) -> list[str]:
     result = lines[:1]
     for number, line in enumerate(lines[1:]):

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from minipipe.store.home import Store
 REDRAW_S = 0.25
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_VALUE = 40  # characters of a parameter in a table
 HEADERS = ("ID", "NAME", "PIPELINE", "STATUS", "STEPS", "TIME", "STARTED", "PARAMS")
 
 
@@ -91,30 +93,35 @@ def status(
     if watch and output.is_terminal(sys.stdout) and not out.json:
         _watch(store, out, lambda: wanted(min(limit, max(1, shutil.get_terminal_size().lines // 2 - 2))))
         return
-    _show(store, out, wanted(limit))
+    if _show(store, out, wanted(limit)):
+        output.note(f"there are more than {limit}: minipipe status -n {2 * limit} shows more", kind="")
 
 
-def _show(store: Store, out: Output, wanted: views.Filter) -> None:
+def _show(store: Store, out: Output, wanted: views.Filter) -> bool:
+    """True if there are more than were asked for."""
     with store.database.snapshot():
         living = presence.living(store)
-        found = views.tasks_of(store, wanted, living)
+        found = views.tasks_of(store, replace(wanted, limit=wanted.limit + 1), living)
         queued = queues.queued_counts(store)
+    more = len(found) > wanted.limit
+    found = found[: wanted.limit]
     now = time.time()
     if out.quiet and not out.json:
         for one in found:
             output.write(one.row["uid"])
-        return
+        return more
     records = [_record(one, now) for one in found]
     if out.format == "json":
         output.print_json(
             {"runs": records, "workers": [_worker(one) for one in living], "queues": queued, "store": str(store.path)}
         )
-        return
+        return more
     _print(found, records, out, now)
     if not found and not out.json:
         _explain_nothing(store, wanted)
     if not out.json:
         output.note(_footer(store, living, queued), kind="")
+    return more
 
 
 def _explain_nothing(store: Store, wanted: views.Filter) -> None:
@@ -133,7 +140,7 @@ def _print(found: Sequence[views.Listed], records: list[dict[str, Any]], out: Ou
     width = 8
     while len({one.row["uid"][:width] for one in found}) < len(found):
         width += 1
-    rows = [_cells(one, now, width) for one in found]
+    rows = [_cells(one, now, width, _VALUE if out.format == "table" else None) for one in found]
     headers: tuple[str, ...] = HEADERS
     notes = {}
     if out.format == "table":
@@ -144,10 +151,10 @@ def _print(found: Sequence[views.Listed], records: list[dict[str, Any]], out: Ou
     output.print_table(rows, headers, out.format, records, notes)
 
 
-def _cells(one: views.Listed, now: float, width: int) -> list[object]:
+def _cells(one: views.Listed, now: float, width: int, most: int | None) -> list[object]:
     row = one.row
     started = row["started_at"] or row["created_at"]
-    shown = " ".join(f"{name}={text}" for _, name, text in one.parameters)
+    shown = " ".join(f"{name}={output.clipped(text, most)}" for _, name, text in one.parameters)
     name = row["run_name"] or ("template" if row["status"] == states.CREATED else row["parent_run"]) or ""
     return [
         row["uid"][:width],

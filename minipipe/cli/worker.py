@@ -13,7 +13,7 @@ from minipipe import settings
 from minipipe.cli import output
 from minipipe.cli.output import Output
 from minipipe.engine.worker import Options, Worker
-from minipipe.store import workers
+from minipipe.store import naming, workers
 from minipipe.store.home import Store
 
 
@@ -42,8 +42,8 @@ def worker(
     if isolation is not None:
         os.environ["MINIPIPE_ISOLATION"] = isolation  # its step host reads it too
     found = settings.load_settings(jobs=jobs)
+    served = tuple(dict.fromkeys(naming.checked("queue", name) for name in queues)) or Options().queues
     store = out.open_store(create=True)
-    served = tuple(dict.fromkeys(queues)) or Options().queues
     options = Options(queues=served, slots=found.slots, once=once, until_idle=until_idle, name=name)
     speaker = _Speaker(out)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

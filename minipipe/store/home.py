@@ -76,8 +76,9 @@ class Store:
         home = settings.store_home(path)
         with mapped(home / DATABASE):  # a folder above it may be closed to us
             missing = not (home / DATABASE).exists()
+            astray = missing and home.exists() and not home.is_dir()
         if missing:
-            if not create:
+            if not create and not astray:
                 raise errors.StoreMissing(f"no store at {home}", hint="the first `minipipe run` makes one", path=str(home))
             _check_disk(home)
             _create(home, quiet)
@@ -132,6 +133,10 @@ def _create(home: Path, quiet: bool) -> None:
         except (FileExistsError, NotADirectoryError):
             raise errors.StoreForeign(
                 f"{home} is not a folder", "a file lies where the store would be", "set MINIPIPE_HOME to a folder", path=str(home)
+            ) from None
+        except FileNotFoundError as error:  # such as below /proc
+            raise errors.StoreUnwritable(
+                f"cannot make {home}", error.strerror or "", "set MINIPIPE_HOME to another folder", path=str(home)
             ) from None
         for name in _FOLDERS:
             (home / name).mkdir(mode=0o700, exist_ok=True)

@@ -204,6 +204,11 @@ def _age(seconds: float) -> str:
 
 def _no_run(store: Store, text: str) -> errors.NotFound:
     rows = store.database.rows(f"{_RUNS} ORDER BY t.id DESC LIMIT ?", (_CANDIDATES,))
+    same = next((row for row in rows if row["name"] == text), None)
+    if same is not None:
+        newest = f"{same['uid'][:8]} {same['run_name']}"
+        cause = f"it is the name of a pipeline; its newest run is {newest}"
+        return errors.NotFound(f"no run matches {text!r}", cause, f"minipipe show {same['run_name']}", text=text)
     if not rows:
         cause = f"the store {store.path} has no runs yet"
     elif len(text) < _SHORTEST and _HEX.match(text.lower()):

@@ -101,6 +101,13 @@ class StepView(TaskView):
         return f"<step {self.name} {self.status}{' (cached)' if self.cached else ''}>"
 
 
+class Steps(dict[str, StepView]):
+    """A dict that says what is there, where something else is asked for."""
+
+    def __missing__(self, name: str) -> StepView:
+        raise KeyError(f"no step {name!r}; the run has {', '.join(self) or 'none'}")
+
+
 class Run:
     """What `run_pipeline` gives: the newest pipeline that the target ran, or the newest task if it ran none.
 
@@ -127,11 +134,10 @@ class Run:
         self._view = None if self._row is None else TaskView(store, self._row)
 
     @cached_property
-    def steps(self) -> dict[str, StepView]:
+    def steps(self) -> Steps:
         """Its steps by name, in the order they were submitted."""
-        if self._row is None:
-            return {}
-        return {row["name"]: StepView(self._store, row) for row in sessions.steps(self._store, self._row["id"])}
+        rows = sessions.steps(self._store, self._row["id"]) if self._row is not None else []
+        return Steps({row["name"]: StepView(self._store, row) for row in rows})
 
     @property
     def status(self) -> str:

@@ -215,6 +215,12 @@ def test_a_database_that_cannot_be_used_is_bad_named_and_left_byte_for_byte(
 def test_a_file_in_the_place_of_the_store_is_bad(tmp_path: Path, cli: Invoke) -> None:
     (tmp_path / ".minipipe").write_text("")
     assert "is not a folder" in bad(cli, "--home", str(tmp_path / ".minipipe"))[0]
+    assert "is not a folder" in cli("status", "--home", str(tmp_path / ".minipipe")).stderr
+
+
+def test_a_store_that_cannot_be_made_is_said_to_be_that(cli: Invoke) -> None:
+    result = cli("worker", "--home", "/proc/nothing", "--until-idle")
+    assert (result.exit_code, "error: cannot make /proc/nothing\n" in result.stderr) == (4, True), result.stderr
 
 
 def test_which_clearml_is_meant_is_said(filled: Filled, cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,16 @@ def test_an_unknown_run_names_the_closest(filled: Filled) -> None:
     assert str(run.run_name) in caught.value.cause
 
 
+def test_the_name_of_a_pipeline_leads_to_its_newest_run(filled: Filled) -> None:
+    filled.run("nightly")
+    newest = filled.run("nightly")
+    filled.run("other")
+    with pytest.raises(errors.NotFound) as caught:
+        lookup.find_run(filled.store, "nightly")
+    assert caught.value.cause == f"it is the name of a pipeline; its newest run is {newest.uid[:8]} {newest.run_name}"
+    assert caught.value.hint == f"minipipe show {newest.run_name}"
+
+
 def test_an_ambiguous_prefix_lists_names_and_ages(filled: Filled) -> None:
     first, second = filled.run(), filled.run()
     set_uid(filled, first, "7f3a91c2")

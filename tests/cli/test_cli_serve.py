@@ -31,6 +31,12 @@ def importable(module: str, name: str, returns: tuple[str, ...] = ()) -> dict[st
 # -- worker -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_worker_serves_no_queue_without_a_name(cli: Invoke) -> None:
+    result = cli("worker", "--queue", "", "--until-idle")
+
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (2, "error: the queue name '' cannot be used")
+
+
 def test_a_worker_says_who_it_is_what_it_starts_and_how_it_ends(filled: Filled, command: Command, cli: Invoke) -> None:
     run = filled.run()
     filled.step(run, "whoami", entry=importable("os", "getpid", ("pid",)))

@@ -50,6 +50,19 @@ def test_runs_are_listed_newest_first_with_steps_time_and_parameters(filled: Fil
     assert cli("status", "-q").stdout.split() == [second.uid, first.uid]
 
 
+def test_what_is_not_listed_is_said_and_a_long_parameter_is_cut_in_tables(filled: Filled, cli: Invoke) -> None:
+    long = tasks.Parameter("Args", "text", "x" * 500, "", "")
+    runs = [filled.run(parameters=(long,)) for _ in range(3)]
+
+    some = cli("status", "-n", "2")
+    assert "there are more than 2: minipipe status -n 4 shows more\n" in some.stderr
+    assert [line.split()[0] for line in some.stdout.splitlines()[1:]] == [run.uid[:8] for run in runs[:0:-1]]
+    assert f"text={'x' * 39}…\n" in some.stdout
+    assert "x" * 500 in cli("status", "-n", "2", "--format", "tsv").stdout
+    for all_of_them in (("-n", "3"), ()):
+        assert "more than" not in cli("status", *all_of_them).stderr
+
+
 def test_ids_get_longer_where_eight_characters_do_not_tell_them_apart(filled: Filled, cli: Invoke) -> None:
     for last in "ab":
         run = filled.run()

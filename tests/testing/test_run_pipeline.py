@@ -99,6 +99,8 @@ def test_a_script_runs_here_whatever_mode_it_asks_for_and_its_steps_are_recorded
     assert run.steps["double"].results == {"x": 8} and run.steps["divide"].results == {"y": 2.0, "rest": [8, 4]}
     assert run.steps["divide"].artifacts["rest"].get() == [8, 4]
     assert run.steps["double"].metrics == {"in": 4.0, "t/s": 0.5} and run.metrics == {"a": 4.0}
+    with pytest.raises(KeyError, match="no step 'treble'; the run has double, divide, last"):
+        run.steps["treble"]
     assert run.steps["double"].console == "doubling 4\n" and run.steps["double"].params["x"] == 4
     assert run.params["a"] == 4 and run.params["Args/by"] == 4
     assert run.console.count("the logic is done") == 1 and run.console.count("and the script too") == 1
