@@ -15,7 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from minipipe import context, errors, states
-from minipipe.sdk import dag, display, existing, launch, pipeline, references, saying, session, task_fields, templates, versions
+from minipipe.sdk import (
+    dag,
+    display,
+    edited,
+    existing,
+    launch,
+    pipeline,
+    references,
+    saying,
+    session,
+    task_fields,
+    templates,
+    versions,
+)
 from minipipe.sdk.definition import Definition, become_pipeline, numbered
 from minipipe.sdk.node import Node as _Node
 from minipipe.sdk.run import Run
@@ -107,6 +120,8 @@ class PipelineController(WrittenPipeline):
             self._made = launch.make(self._described(), self._parameters)
         else:
             launch.complete(self._made, self._described(), self._parameters)
+        if self._editable and not _is_worker():
+            edited.store(self._made.id, self._plans)
         return self._made
 
     def _place(self) -> session.Current:
@@ -127,11 +142,14 @@ class PipelineController(WrittenPipeline):
             raise errors.UsageError(
                 "a pipeline that was looked up is not started here", hint="PipelineController.enqueue(pipeline)"
             )
+        text = edited.stored(self._definition.key) if self._editable else None
+        if text is not None:
+            edited.take(self, text)
         return dag.verify(self._plans, self._parameters)
 
     def _run(self, order: list[str], mode: str) -> None:
         """Begin the run and submit all steps; what goes wrong after the beginning is kept for `_finish`."""
-        made = self._make() if self._made is not None else None
+        made = self._make() if self._made is not None or (self._editable and not _is_worker()) else None
         run, given = launch.begin(self._described(), self._parameters, mode, self._default_queue, made)
         self._parameters = given
         self._attach(run)

@@ -56,17 +56,15 @@ class WrittenPipeline(pipeline.RunningPipeline):
         Args:
             name, project, version, abort_on_failure, …: see `PipelineDecorator.pipeline`.
             target_project: project of the step tasks; True is that of the pipeline's task.
-            always_create_from_code: False is not offered yet.
+            always_create_from_code: False stores the steps with the pipeline's task too (configuration object ``Pipeline``); where a
+                worker runs it, they are what is stored there by then. See `minipipe.sdk.edited`.
             auto_version_bump, pool_frequency, output_uri, skip_global_imports: recorded.
             packages, repo, repo_branch, repo_commit, working_dir, docker, docker_args, docker_bash_setup_script: for function steps
                 that say nothing themselves. A copy (`add_step`) keeps what its task says, and a line says so.
 
         Raises:
             BadPipeline: the version is not a PEP 440 string.
-            NotSupported: `always_create_from_code` is False.
         """
-        if not always_create_from_code:
-            raise errors.NotSupported("PipelineController(always_create_from_code=False) is not offered yet", hint="leave it out")
         recorded = record("PipelineController", locals())
         self._definition = Definition(
             name=name,
@@ -85,6 +83,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
             needs=needs.of_call("PipelineController", locals()),
         )
         self._plans: dict[str, dag.Plan] = {}
+        self._editable = not always_create_from_code
         self._parameters: dict[str, Any] = {}
         self._types: dict[str, Any] = {}
         self._descriptions: dict[str, str] = {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minipipe import NotSupported, PipelineController, PipelineDecorator, Task, errors, told
+from minipipe import PipelineController, PipelineDecorator, Task, errors, told
 from minipipe.sdk import dag, launch, pipeline, session, versions
 from minipipe.store import edits, records, tasks
 from minipipe.store.home import Store
@@ -362,11 +362,6 @@ def test_references_to_fields_are_checked_when_the_pipeline_is_built(store: Stor
     pipe.add_step("b", template(store), task_overrides={"comment": reference})
     with pytest.raises(errors.BadPipeline, match=words):
         pipe._verify()
-
-
-def test_always_create_from_code_false_is_not_offered_yet() -> None:
-    with pytest.raises(NotSupported, match="always_create_from_code"):
-        controller(always_create_from_code=False)
 
 
 # -- the pipeline itself ----------------------------------------------------------------------------------------------

@@ -266,3 +266,96 @@ pipe.add_step("large", memory_limit_mb=200, parameter_override={"General/megabyt
 def test_a_limit_that_cannot_be_is_refused_when_the_step_is_added(folder: Path) -> None:
     said = run(folder, 'pipe.add_step("a", base_task_name="x", nice=-5)\n', check=1)
     assert "step 'a': nice=-5 cannot be used" in said
+
+
+# -- steps that are stored with the pipeline ---------------------------------------------------------------------------
+
+EDITABLE = """
+def before(pipeline, node, parameters):
+    note(f"before {node.name}: {parameters['General/n']}")
+
+pipe = PipelineController("flow", "tests", always_create_from_code=False)
+named = {"base_task_project": "tests", "base_task_name": "template"}
+pipe.add_function_step("one", number, {"n": 1}, ["x"])
+pipe.add_step("copy", parameter_override={"General/n": "${one.parameters.return/x}"}, pre_execute_callback=before, **named)
+pipe.add_function_step("gone", number, {"n": 3}, parents=["copy"])
+pipe.create_draft()
+pipe.start(queue=None)
+"""
+EDIT = """
+import json
+from minipipe import PipelineController, Task
+found = PipelineController.get(pipeline_project="tests", pipeline_name="flow")
+clone = PipelineController.clone(found)
+steps = clone.task.get_configuration_object_as_dict("Pipeline")
+print(json.dumps(steps))
+EDITS
+clone.task.set_configuration_object("Pipeline", config_dict=steps)
+PipelineController.enqueue(clone, "services")
+"""
+EDITS = """
+steps["copy"]["parameters"]["General/n"] = 20
+del steps["gone"]
+steps["one"]["queue"] = "other"
+steps["more"] = {"base_task_id": steps["copy"]["base_task_id"], "parents": ["copy"],
+                 "parameters": {"General/text": "${copy.parameters.General/n}", "General/note": "more"}}
+"""
+
+
+def edit(folder: Path, edits: str) -> str:
+    """Edit the steps of a clone and queue it; gives what stood there before."""
+    (folder / "edit.py").write_text(EDIT.replace("EDITS", edits))
+    return python(folder, "edit.py").out
+
+
+def test_stored_steps_are_edited_in_a_clone_and_a_worker_runs_what_stands_there(folder: Path, left: Left, template: None) -> None:
+    run(folder, EDITABLE)
+    before = json.loads(edit(folder, EDITS))
+    assert list(before) == ["one", "copy", "gone"]
+    assert before["copy"]["parameters"] == {"General/n": "${one.parameters.return/x}"}
+    assert before["one"] == {"parents": [], "queue": None, "timeout": None}
+    work(folder)
+
+    assert left.statuses("flow") == {"one": "completed", "copy": "completed", "more": "completed"}
+    assert left.noted("notes") == ["before copy: 20", "ran 1"] or left.noted("notes") == ["ran 1", "before copy: 20"]
+    assert json.loads(left.noted("more")[0])[2] == "20"
+    assert left.steps("flow")["one"]["queue"] == "other"
+    assert [run["status"] for run in left.runs("flow")] == ["created", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("edits", "said"),
+    [
+        ("steps['copy']['parameter'] = {}", "step 'copy': 'parameter' cannot be edited"),
+        ("steps['one']['parameters'] = {}", "step 'one': 'parameters' cannot be edited"),
+        ("steps['new'] = {'parents': ['one']}", "step 'new' was added without a task to copy"),
+        ("steps['gone']['parents'] = ['cpoy']", "step 'gone': no step 'cpoy' to wait for"),
+        ("steps['one']['parents'] = ['gone']", "steps wait for each other"),
+        ("del steps['one']", "step 'copy': no step 'one'"),
+        ("steps['one'] = 5", "cannot be read"),
+    ],
+)
+def test_a_bad_edit_fails_the_run_before_its_first_step(folder: Path, left: Left, template: None, edits: str, said: str) -> None:
+    run(folder, EDITABLE)
+    edit(folder, edits)
+    work(folder)
+
+    assert [run["status"] for run in left.runs("flow")] == ["created", "failed"]
+    assert said in left.runs("flow")[-1]["reason"] or said in left.log(left.runs("flow")[-1])
+    assert left.steps("flow") == {}
+
+
+def test_without_being_asked_the_code_alone_says_which_steps_there_are(folder: Path, left: Left) -> None:
+    run(folder, 'pipe.add_function_step("one", number)\npipe.create_draft()\npipe.start(queue=None)\n')
+    edit(folder, "assert steps is None or steps == {}\nsteps = {'nonsense': {}}")
+    work(folder)
+
+    assert left.statuses("flow") == {"one": "completed"}
+
+
+def test_a_run_in_this_process_keeps_its_steps_for_clones_of_it(folder: Path, left: Left, template: None) -> None:
+    run(folder, EDITABLE.replace("pipe.create_draft()\npipe.start(queue=None)", LOCAL))
+    assert left.statuses("flow") == {"one": "completed", "copy": "completed", "gone": "completed"}
+    edit(folder, "del steps['gone']")
+    work(folder)
+    assert [set(left.steps("flow")), left.runs("flow")[-1]["status"]] == [{"one", "copy"}, "completed"]
