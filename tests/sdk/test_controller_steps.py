@@ -232,6 +232,17 @@ def test_what_is_no_task_from_a_factory_fails_the_run_with_that_word(folder: Pat
     assert left.run("flow")["status"] == "failed"
 
 
+def test_a_task_that_is_no_draft_cannot_be_a_step_itself(folder: Path, left: Left, template: None) -> None:
+    (folder / "done.py").write_text("from minipipe import Task\nTask.init('tests', 'done')\n")
+    python(folder, "done.py")
+    text = 'pipe.add_step("a", base_task_project="tests", base_task_name="done", clone_base_task=False)\n'
+
+    said = run(folder, text + LOCAL, check=1)
+    assert "is completed and cannot be a step itself" in said
+    assert "clone_base_task=True runs a copy" in said
+    assert left.run("flow")["status"] == "failed"
+
+
 # -- limits -----------------------------------------------------------------------------------------------------------
 
 GREEDY = """

@@ -190,6 +190,43 @@ def test_init_uses_the_last_task_again_unless_it_holds_something(folder: Path) -
     assert run("third")[0] not in (first, other), "the last one holds an artifact"
 
 
+@pytest.mark.parametrize(
+    ("change", "used"),
+    [
+        ("", True),
+        ("UPDATE task SET created_at = created_at - 71 * 3600", True),
+        ("UPDATE task SET created_at = created_at - 73 * 3600", False),
+        ("UPDATE task SET archived = 1", False),
+        ("UPDATE task SET status = 'published'", False),
+        ("UPDATE task SET type = 'testing'", False),
+        ("UPDATE task SET name = 'other'", False),
+    ],
+)
+def test_init_uses_only_a_young_task_that_has_ended_and_is_neither_archived_nor_published(
+    folder: Path, change: str, used: bool
+) -> None:
+    (folder / "again.py").write_text(AGAIN)
+    first = python(folder, "again.py", "first").out.split()[0]
+    if change:
+        store = Store.open(folder / ".minipipe", create=False)
+        with store.database.write() as connection:
+            connection.execute(change)
+        store.close()
+
+    assert (python(folder, "again.py", "second").out.split()[0] == first) == used
+
+
+def test_init_never_uses_a_draft_a_queued_task_or_one_that_a_worker_ran(folder: Path) -> None:
+    (folder / "remote.py").write_text(REMOTE)
+    python(folder, "remote.py", "draft")
+    python(folder, "remote.py", "default")
+    work(folder, "default")
+    python(folder, "remote.py", "default")
+
+    rows = Left(folder).rows("SELECT status FROM task ORDER BY id")
+    assert [row["status"] for row in rows] == ["created", "completed", "queued"]
+
+
 REMOTE = """
 import sys
 from minipipe import Task

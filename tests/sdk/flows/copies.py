@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import neighbour
-from cases import PATIENCE_S, note, noted, wait_for
+from cases import PATIENCE_S, note, noted, raised, wait_for
 
 from minipipe import OutputModel, PipelineController, Task
 
@@ -421,6 +421,49 @@ def the_graph_is_current_whether_or_not_somebody_updates_it(pipe):
     pipe.add_function_step("b", show, parents=["a"])
     yield
     assert seen == [{"a": "completed", "b": "pending"}, None, {"a": "completed", "b": "pending"}]
+
+
+def measures_and_waits(go):
+    task = Task.current_task()
+    task.get_logger().report_scalar("loss", "train", 0.5, iteration=3)
+    task.upload_artifact("seen", {"so": "far"})
+    wait_for(go)
+
+
+def looks_at_the_pipeline(go):
+    end = time.monotonic() + PATIENCE_S
+    task = Task.get_task(task_id=Task.current_task().parent)
+    while not task.get_reported_scalars() or "seen" not in task.artifacts:
+        assert time.monotonic() < end, "what runs is not mirrored"
+        time.sleep(0.01)
+    Path(go).touch()
+
+
+@case
+def what_is_monitored_comes_while_the_step_runs(pipe):
+    go = f"{pipe.id}.go"
+    monitored = {"monitor_metrics": [("loss", "train")], "monitor_artifacts": ["seen"]}
+    pipe.add_function_step("measures", measures_and_waits, {"go": go}, **monitored)
+    pipe.add_function_step("looks", looks_at_the_pipeline, {"go": go})
+    yield
+    assert pipe.task.get_reported_scalars()["loss"]["train"]["x"] == [3]
+    assert pipe.task.artifacts["seen"].get() == {"so": "far"}
+
+
+def gives_up():
+    note("given up", "once")
+    Task.current_task().mark_stopped(force=True)
+    wait_for("never")
+
+
+@case(ends="failed")
+def a_step_that_is_stopped_is_not_retried_and_conditions_forgive_it(pipe):
+    pipe.add_function_step("a", gives_up, retry_on_failure=3)
+    yield
+    assert noted("given up") == ["once"]
+    assert statuses(pipe) == {"a": "aborted"}
+    assert not pipe.is_successful() and not pipe.is_successful(fail_condition="aborted")
+    assert "one of all, failed, aborted" in str(raised(ValueError, lambda: pipe.is_successful(fail_condition="nonsense")))
 
 
 # -- other fields of a task, and tasks that run themselves ------------------------------------------------------------
