@@ -167,11 +167,12 @@ def test_a_task_that_ends_by_itself_calls_nothing(folder: Path, left: Left, work
     assert Task(left.store, task["id"], task["uid"]).last_worker == agent["name"]
 
 
-def test_a_script_that_runs_here_is_stopped_by_another_process_as_well(folder: Path, left: Left) -> None:
+@pytest.mark.parametrize("words", [(), ("-m", "minipipe", "run")], ids=["python", "minipipe run"])
+def test_a_script_that_runs_here_is_stopped_by_another_process_as_well(folder: Path, left: Left, words: tuple[str, ...]) -> None:
     here = TASK.replace('task.execute_remotely("default")\n', "")
     (folder / "long.py").write_text(HEAD + here)
 
-    with start(folder, "long.py") as script:
+    with start(folder, *words, "long.py") as script:
         wait_for_file(folder / "runs", script)
         python(folder, "-m", "minipipe", "abort", left.rows("SELECT uid FROM task")[0]["uid"])
         script.communicate(timeout=TIMEOUT_S)
