@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,22 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(Path(minipipe.__file__).parent, quiet=2, workers=0)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the test modules with their rewritten assertions as well: to make them anew takes each process five seconds."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than CPUs: most cases wait for processes of their own."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A test sees the defaults, and what it sets ends with it."""
@@ -45,7 +62,7 @@ def _no_write_outside_a_transaction() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed, empty store, made once; making one imports sqlite-utils and syncs, copying one does not."""
     path = tmp_path_factory.mktemp("template") / "store"
     Store.open(path, durability="fast").close()
@@ -54,11 +71,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def copy_store(template: Path) -> Callable[[Path], Store]:
+def copy_store(empty_store: Path) -> Callable[[Path], Store]:
     """`copy_store(path)` opens a fresh store there, with an id of its own."""
 
     def copy(path: Path) -> Store:
-        shutil.copytree(template, path)
+        shutil.copytree(empty_store, path)
         store = Store.open(path, create=False, durability="fast")
         store.become_another()
         return store

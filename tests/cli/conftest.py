@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from minipipe import clearml
 from minipipe.cli import root
 from minipipe.store import attempts, codec, tasks, workers
-from minipipe.store.home import Store
+from minipipe.store.home import BALLAST_BYTES, Store
 
 PYTHON = (sys.executable, "-m", "minipipe")
 
@@ -124,11 +124,11 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def filled(surroundings: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Filled]:
+def filled(surroundings: Path, copy_store: Callable[[Path], Store]) -> Iterator[Filled]:
     """An empty store at ./.minipipe with one living worker, w1, that serves default and services with 4 slots."""
-    store = Store.open(surroundings / ".minipipe")
+    store = copy_store(surroundings / ".minipipe")
+    os.truncate(store.path / "ballast", BALLAST_BYTES)
     worker = workers.register(store, workers.AGENT, slots=4, queues=("default", "services"))
-    capfd.readouterr()
     yield Filled(store, worker)
     worker.lock.release()
     store.close()

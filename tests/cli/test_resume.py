@@ -13,6 +13,7 @@ from tests.cli import flows
 from tests.cli.flows import BREAKING, CHAIN, LOCALLY, START, command, facts, ran, wait_for, write
 
 MIXED = START + "\n"
+LOCAL_TOO = pytest.param(LOCALLY, marks=pytest.mark.exhaustive)  # local runs resume as well, see the first case
 
 
 def run_id() -> str:
@@ -42,7 +43,7 @@ def test_completed_steps_stay_and_the_others_run_again(start: str) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("start", [START, LOCALLY, MIXED])
+@pytest.mark.parametrize("start", [START, LOCAL_TOO, pytest.param(MIXED, marks=pytest.mark.exhaustive)])
 def test_the_current_code_runs_and_is_said_to_have_changed(start: str) -> None:
     text = BREAKING + start
     if start is MIXED:
@@ -84,7 +85,7 @@ def test_a_run_that_fails_again_can_be_resumed_again() -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, LOCAL_TOO])
 def test_an_interrupted_run_goes_on(start: str) -> None:
     process = flows.begin("run", write(flows.hanging() + start))
     wait_for(lambda: "second" in ran(), process)
@@ -97,7 +98,7 @@ def test_an_interrupted_run_goes_on(start: str) -> None:
     assert ran() == ["first", "second", "second"]
 
 
-@pytest.mark.parametrize("start", [START, LOCALLY])
+@pytest.mark.parametrize("start", [START, LOCAL_TOO])
 def test_a_run_whose_command_was_killed_goes_on(start: str) -> None:
     process = flows.begin("run", write(flows.hanging() + start))
     wait_for(lambda: "second" in ran(), process)
@@ -220,7 +221,7 @@ def test_a_local_run_cannot_be_detached() -> None:
     assert ran() == ["first", "second"]
 
 
-@pytest.mark.parametrize("start", [START, pytest.param(LOCALLY, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("start", [START, LOCAL_TOO])
 def test_a_script_that_is_gone_is_named_and_nothing_changes(start: str) -> None:
     command("run", write(BREAKING + start), check=1)
     gone = Path("flow.py").absolute()

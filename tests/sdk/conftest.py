@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def as_worker(home: Store) -> Callable[[Task], Task]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """An empty folder for one test's scripts."""
+def folder(tmp_path: Path, empty_store: Path) -> Path:
+    """A folder for one test's scripts, with an empty store: each process that makes one has to load what makes stores."""
+    shutil.copytree(empty_store, tmp_path / ".minipipe")
     return tmp_path

@@ -216,6 +216,7 @@ def test_trainings_with_other_hyperparameters_run_at_once_and_the_best_one_is_fi
     assert "2 trainings, best C=" in done.out
 
 
+@pytest.mark.exhaustive
 def test_a_random_search_is_one_pipeline_whose_trials_copy_a_template_and_a_rerun_changes_their_number(
     folder: Path, left: Left
 ) -> None:

@@ -263,7 +263,7 @@ def test_a_draft_step_waits_until_a_person_enqueues_it(folder: Path, left: Left)
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["local", "mixed", "worker"])
+@pytest.mark.parametrize("way", ["local", pytest.param("mixed", marks=pytest.mark.exhaustive), "worker"])
 def test_a_resumed_controller_keeps_its_parameters_and_what_completed_and_repeats_the_rest(
     folder: Path, left: Left, way: str
 ) -> None:

@@ -55,8 +55,8 @@ def open_first(path: Path, barrier: int, result: int) -> None:
         os._exit(code)
 
 
-def test_eight_first_processes_make_exactly_one_store(tmp_path: Path, template: Path) -> None:
-    path = tmp_path / "store"  # `template` is asked for so that all imports are done before the race
+def test_eight_first_processes_make_exactly_one_store(tmp_path: Path, empty_store: Path) -> None:
+    path = tmp_path / "store"  # `empty_store` is asked for so that all imports are done before the race
     (barrier, go), (results, result) = os.pipe(), os.pipe()
     pids = []
     for _ in range(8):
