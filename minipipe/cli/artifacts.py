@@ -23,7 +23,7 @@ _HEADERS = ("STEP", "NAME", "ROLE", "TYPE", "SIZE", "DIGEST", "PREVIEW")
 
 
 @click.command()
-@click.argument("name", metavar="RUN[/STEP]")
+@click.argument("name", metavar="[RUN[/STEP]]", default="@last")
 @output.pipeline_option
 @output.pass_output
 def artifacts(out: Output, name: str, pipeline: str | None) -> None:

@@ -27,7 +27,7 @@ _HEADER_LIMIT = 8192
 
 
 @click.command()
-@click.argument("name", metavar="RUN[/STEP]")
+@click.argument("name", metavar="[RUN[/STEP]]", default="@last")
 @click.option("-f", "--follow", is_flag=True, help="Print what comes, until the end.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each step.")
 @click.option("--failed", is_flag=True, help="Only failed steps.")

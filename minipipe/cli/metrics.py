@@ -40,7 +40,7 @@ def sparkline(values: Sequence[float], cells: int = _CELLS) -> str:
 
 
 @click.command(name="metrics")
-@click.argument("name", metavar="RUN[/STEP]")
+@click.argument("name", metavar="[RUN[/STEP]]", default="@last")
 @click.option("--title", metavar="T", help="Only this chart.")
 @click.option("--csv", "as_csv", is_flag=True, help="Every point, as comma-separated values.")
 @output.pipeline_option

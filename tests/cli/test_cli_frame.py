@@ -72,7 +72,7 @@ def test_the_version_is_the_package_version(cli: Invoke) -> None:
         (("stauts",), "minipipe has no verb 'stauts'", "did you mean minipipe status?"),
         (("xyzzy",), "minipipe has no verb 'xyzzy'", "minipipe --help"),
         (("status", "--limt"), "status has no option '--limt'", "did you mean --"),
-        (("logs",), "Missing argument 'RUN[/STEP]'", "minipipe logs -h"),
+        (("get",), "Missing argument 'RUN/STEP/NAME'", "minipipe get -h"),
         (("status", "-n", "many"), "'many' is not a valid integer range", "minipipe status -h"),
         (("status", "--format", "xml"), "'xml' is not one of", "minipipe status -h"),
         (("status", "--status", "compelted"), "'compelted' is not one of", "did you mean --status completed?"),

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 
+import pytest
 from click.testing import Result
 
 from tests.cli.conftest import PYTHON, Filled
@@ -113,3 +114,14 @@ def test_following_prints_what_comes_and_ends_with_the_run(filled: Filled) -> No
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("verb", ["logs", "artifacts", "metrics"])
+def test_without_a_run_the_newest_is_meant(filled: Filled, cli: Invoke, verb: str) -> None:
+    for words in (b"old\n", b"new\n"):
+        step = filled.step(filled.run(), "train")
+        filled.finish(filled.claim())
+        filled.log(step, words)
+
+    assert cli(verb).output == cli(verb, "@last").output
+    assert verb != "logs" or cli(verb).stdout == "train | new\n"
