@@ -34,8 +34,6 @@ def command(
         stdin: what it reads; default nothing.
         environment: more variables.
     """
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("MINIPIPE_")}
-    path = os.pathsep.join([*([environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []), str(ROOT)])
     return subprocess.run(
         [*before, sys.executable, "-m", "minipipe", "--home", str(store), *arguments],
         capture_output=True,
@@ -43,8 +41,15 @@ def command(
         check=False,
         input=stdin or b"",
         cwd=store.parent if store.parent.is_dir() else "/",
-        env={**outside, "MINIPIPE_DURABILITY": "fast", **environment, "PYTHONPATH": path},
+        env=surroundings(**environment),
     )
+
+
+def surroundings(**environment: str) -> dict[str, str]:
+    """The environment of a process under test: no settings from outside, nothing synced, and these variables."""
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MINIPIPE_")}
+    path = os.pathsep.join([*([environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []), str(ROOT)])
+    return {**outside, "MINIPIPE_DURABILITY": "fast", **environment, "PYTHONPATH": path}
 
 
 def _lack(what: str) -> NoReturn:

@@ -19,9 +19,8 @@ from tests.cli import flows
 from tests.engine.real import QUICK, ROOT, Shop, gone, processes_of
 from tests.faults.sane import sane
 
-pytestmark = pytest.mark.faults
 
-
+@pytest.mark.faults
 @pytest.mark.parametrize(("function", "neighbours_crashes"), [("kill_parent_once", 1), ("kill_group_once", 0)])
 def test_a_step_that_kills_its_parent_or_its_group_costs_a_crash_and_the_neighbours_end_well(
     shop: Shop, function: str, neighbours_crashes: int
@@ -44,6 +43,7 @@ def test_a_step_that_kills_its_parent_or_its_group_costs_a_crash_and_the_neighbo
     assert worker.end() == 0
 
 
+@pytest.mark.faults
 def test_descendants_of_every_kind_are_gone_before_the_task_of_a_killed_host_goes_back(shop: Shop) -> None:
     task = shop.step("breed_and_stay", entry={"module": "wreckers"})
     worker = shop.worker()
@@ -61,6 +61,7 @@ def test_descendants_of_every_kind_are_gone_before_the_task_of_a_killed_host_goe
     assert list(processes_of(shop.store.store_id)) == []
 
 
+@pytest.mark.faults
 def test_a_retrys_wait_outlives_its_worker_and_is_neither_lost_nor_cut_short(shop: Shop) -> None:
     task = shop.step("stumble", file="tries", failures=1, crashes=0, max_retries=1)
     slow = "import minipipe.store.attempts as attempts\nattempts.RETRY_BASE_S = 3.0\n"
@@ -74,6 +75,7 @@ def test_a_retrys_wait_outlives_its_worker_and_is_neither_lost_nor_cut_short(sho
     assert row["started_at"] >= waits_until > row["created_at"] + 1
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("cached", [False, True])
 def test_sixteen_equal_steps_at_once_have_equal_results_and_one_blob(shop: Shop, cached: bool) -> None:
     facts = {"key_base": "k", "use_cache": True} if cached else {}
@@ -88,6 +90,7 @@ def test_sixteen_equal_steps_at_once_have_equal_results_and_one_blob(shop: Shop,
     assert [path.name for path in (shop.store.path / "blobs").glob("*/*")] == [found[0]["digest"]]
 
 
+@pytest.mark.faults
 def test_a_poison_task_fails_after_three_crashes_and_fifty_others_complete(shop: Shop) -> None:
     poison = shop.step("kill_self", returns=())
     others = [shop.step("one") for _ in range(50)]
@@ -98,7 +101,9 @@ def test_a_poison_task_fails_after_three_crashes_and_fifty_others_complete(shop:
     assert len(shop.lines("count")) == 3
 
 
-@pytest.mark.parametrize("start", [flows.START, flows.LOCALLY], ids=["workers", "locally"])
+@pytest.mark.parametrize(
+    "start", [pytest.param(flows.START, marks=pytest.mark.faults), flows.LOCALLY], ids=["workers", "locally"]
+)
 def test_an_interrupt_of_the_terminal_ends_every_process_without_a_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
 ) -> None:

@@ -45,16 +45,16 @@ def filled(store: Store) -> None:
 # -- the database -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.faults
+@pytest.mark.parametrize("rounds", [12, pytest.param(120, marks=pytest.mark.faults)])
 def test_flipped_bytes_anywhere_in_the_database_give_words_and_never_a_wrong_value(
-    tmp_path: Path, copy_store: Callable[[Path], Store], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, copy_store: Callable[[Path], Store], capfd: pytest.CaptureFixture[str], rounds: int
 ) -> None:
     store = copy_store(tmp_path / "store")
     filled(store)
     size = store.database.path.stat().st_size
     chance = random.Random(7)
     refused = 0
-    for round_number in range(40):
+    for round_number in range(rounds):
         folder = tmp_path / "flipped"
         shutil.copytree(store.path, folder)
         with open(folder / home.DATABASE, "r+b") as file:

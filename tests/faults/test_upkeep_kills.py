@@ -11,8 +11,8 @@ import pytest
 
 from minipipe.store import attempts, edits, retention
 from minipipe.store.home import Store
+from tests.faults.forked import Forked
 from tests.faults.killing import armed
-from tests.faults.machine import command
 from tests.faults.sane import sane
 from tests.store import making
 
@@ -40,15 +40,15 @@ def littered(tmp_path: Path, copy_store: Callable[[Path], Store]) -> Path:
     return store.path
 
 
-def _dies_and_recovers(littered: Path, folder: Path, kind: str, when: str, n: int) -> bool:
+def _dies_and_recovers(forked: Forked, littered: Path, folder: Path, kind: str, when: str, n: int) -> bool:
     """One round; False once gc has less than n points."""
     shutil.copytree(littered, folder)
     mark = folder.with_suffix(".dead")
     kill = armed("cli", kind, n, when, mark=mark)
-    first = command(folder, "gc", "--keep-runs", "1", "--yes", **kill)
+    first = forked(folder, "gc", "--keep-runs", "1", "--yes", **kill)
     assert (first.returncode == -9) == mark.exists(), first.stderr.decode()
     assert sane(folder) == []
-    again = command(folder, "gc", "--keep-runs", "1", "--yes")
+    again = forked(folder, "gc", "--keep-runs", "1", "--yes")
     assert again.returncode == 0, again.stderr.decode()
     assert sane(folder, after_gc=True) == []
     store = Store.open(folder, create=False)
@@ -59,17 +59,19 @@ def _dies_and_recovers(littered: Path, folder: Path, kind: str, when: str, n: in
 
 @pytest.mark.parametrize(("kind", "when", "points"), [("sql", "before", (45,)), ("os", "after", (3,))])
 def test_gc_survives_a_death_at_some_points(
-    littered: Path, tmp_path: Path, kind: str, when: str, points: tuple[int, ...]
+    forked: Forked, littered: Path, tmp_path: Path, kind: str, when: str, points: tuple[int, ...]
 ) -> None:
     for n in points:
-        assert _dies_and_recovers(littered, tmp_path / f"{kind}{n}", kind, when, n), n
+        assert _dies_and_recovers(forked, littered, tmp_path / f"{kind}{n}", kind, when, n), n
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("kind", "when", "least"), [("sql", "before", 75), ("os", "before", 3), ("os", "after", 3)])
-def test_gc_survives_a_death_at_every_point(littered: Path, tmp_path: Path, kind: str, when: str, least: int) -> None:
+def test_gc_survives_a_death_at_every_point(
+    forked: Forked, littered: Path, tmp_path: Path, kind: str, when: str, least: int
+) -> None:
     for n in itertools.count(1):
-        if not _dies_and_recovers(littered, tmp_path / str(n), kind, when, n):
+        if not _dies_and_recovers(forked, littered, tmp_path / str(n), kind, when, n):
             break
         shutil.rmtree(tmp_path / str(n))
     assert n > least
