@@ -82,7 +82,7 @@ def adopt(current: session.Current) -> MainTask:
     global _main
     _main = MainTask(current, None, os.getpid(), owned=current.uid == _simulated)
     if _main.owned and current.lease is not None:
-        head = f"minipipe: {current.uid} attempt {current.lease.attempt} token {current.lease.token[:8]}\n"
+        head = _head(runs.row_of(current.store, current.row_id)["name"], current.lease)
         _main.streams = _copy_streams(current.store.log_path(current.uid, current.lease.attempt), head)
         _hook()
     elif (
@@ -128,11 +128,15 @@ def begin(
         context.Running(store.path, lease, lease.uid, lease.uid, False, os.environ.get(session.SESSION_VARIABLE, ""), False)
     )
     _main = MainTask(session.Current(store, lease.task, lease.uid, lease), (project, name), os.getpid())
-    head = f"minipipe: {lease.uid} attempt {lease.attempt} token {lease.token[:8]}\n"
-    _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), head)
+    _main.streams = _copy_streams(store.log_path(lease.uid, lease.attempt), _head(name, lease))
     _hook()
     git_facts.ask(store, lease.task, entry)
     return _main
+
+
+def _head(name: str, lease: context.Lease) -> str:
+    """The first line of a log, as a worker's child writes it: ``minipipe logs`` knows it by its form."""
+    return f"minipipe: {name} {lease.uid[:8]} attempt {lease.attempt} token {lease.token[:8]}\n"
 
 
 def simulate(store: Store, task_id: int) -> None:

@@ -22,6 +22,13 @@ _SHOWN = 5
 _RUNS = "SELECT t.* FROM task t WHERE t.run_name IS NOT NULL AND t.archived = 0 AND t.nested = 0"
 PIPELINES = "/.pipelines/"
 DATASETS = "/.datasets/"
+# Runs, and tasks that stand for themselves: a script that says `Task.init`, a clone of such a task (which is under its source), not a
+# data set. The plus keeps the order of row ids, newest first: with two indexes at once all of history would be sorted.
+HEADS = (
+    "(t.run_name IS NOT NULL OR ((+t.parent_id IS NULL OR +t.parent_id = t.template_id) AND t.status <> 'created'"
+    f" AND instr(p.name, '{DATASETS}') = 0))"
+)
+_ALL = f"SELECT t.* FROM task t JOIN project p ON p.id = t.project_id WHERE {HEADS} AND t.archived = 0 AND t.nested = 0"
 
 
 def find_run(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Row:
@@ -40,7 +47,7 @@ def find_run(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Ro
         AmbiguousName: several; the cause lists them.
     """
     if text.startswith("@"):
-        return _recent(store, text, pipeline)
+        return _recent(store, text, pipeline, _RUNS)
     row = store.database.row("SELECT * FROM task WHERE run_name = ?", (text,))
     if row is None:
         row = _by_prefix(store, text, "run_name IS NOT NULL", "runs")
@@ -50,7 +57,9 @@ def find_run(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Ro
 
 
 def find_task(store: Store, text: str, pipeline: str | None = None) -> sqlite3.Row:
-    """The task that `text` means: all that `find_run` takes, ``RUN/STEP``, or the id of a step.
+    """The task that `text` means: all that `find_run` takes, ``RUN/STEP``, or the id of a step or of a script's own task.
+
+    The ``@`` forms count what `minipipe.store.views` lists: runs, and tasks that stand for themselves.
 
     Args:
         store: where to look.
@@ -64,6 +73,8 @@ def find_task(store: Store, text: str, pipeline: str | None = None) -> sqlite3.R
     run_text, slash, step = text.partition("/")
     if slash:
         return find_step(store, find_run(store, run_text, pipeline), step)
+    if text.startswith("@"):
+        return _recent(store, text, pipeline, _ALL)
     try:
         return find_run(store, text, pipeline)
     except errors.NotFound:
@@ -152,12 +163,11 @@ def pipeline_of(name: str, project: str) -> tuple[str, str]:
 # -- inside -------------------------------------------------------------------------------------------------------------
 
 
-def _recent(store: Store, text: str, pipeline: str | None) -> sqlite3.Row:
+def _recent(store: Store, text: str, pipeline: str | None, sql: str) -> sqlite3.Row:
     match, failed = _RECENT.match(text), text == "@last-failed"
     if match is None and not failed:
         known = "known are @last, @-2 (the one before) and @last-failed"
         raise errors.NotFound(f"no run matches {text!r}", known, "minipipe status")
-    sql = _RUNS
     values: list[object] = []
     if pipeline is not None:
         projects = pipeline_projects(store, pipeline)

@@ -86,16 +86,8 @@ def tasks_of(store: Store, wanted: Filter, living: Sequence[LiveWorker]) -> list
     return found
 
 
-# Runs, and tasks that stand for themselves: a script that says `Task.init`, a clone of such a task (which is under its source), not a
-# data set. The plus keeps the order of row ids, newest first: with two indexes at once all of history would be sorted.
-_HEADS = (
-    "(t.run_name IS NOT NULL OR ((+t.parent_id IS NULL OR +t.parent_id = t.template_id) AND t.status <> 'created'"
-    f" AND instr(p.name, '{lookup.DATASETS}') = 0))"
-)
-
-
 def _list_query(store: Store, wanted: Filter) -> tuple[str, list[object]]:
-    where = ["1"] if wanted.everything else [_HEADS, "t.archived = 0", "t.nested = 0"]
+    where = ["1"] if wanted.everything else [lookup.HEADS, "t.archived = 0", "t.nested = 0"]
     values: list[object] = []
     if wanted.statuses:
         where.append(f"t.status IN ({_marks(wanted.statuses)})")

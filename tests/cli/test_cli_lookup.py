@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minipipe import errors
-from minipipe.store import lookup, tasks
+from minipipe.store import lookup, tasks, views
 from tests.cli.conftest import Filled
 
 
@@ -34,6 +34,22 @@ def test_the_newest_failed_run_and_the_newest_of_a_pipeline(filled: Filled) -> N
     assert lookup.find_run(filled.store, "@last")["id"] == last.id
     with pytest.raises(errors.NotFound, match="no run of pipeline 'two' matches '@last-failed'"):
         lookup.find_run(filled.store, "@last-failed", pipeline="two")
+
+
+def test_a_task_of_a_plain_script_has_its_place_among_the_runs_where_a_task_is_asked_for(filled: Filled) -> None:
+    run = filled.run()
+    task, other = (
+        tasks.submit(filled.store, tasks.NewTask(type="training", name="train", project="p", entry={})) for _ in range(2)
+    )
+    draft = tasks.submit(filled.store, tasks.NewTask(type="training", name="template", project="p", entry={}, draft=True))
+    step = filled.step(run, "step")
+    assert [lookup.find_task(filled.store, f"@-{back}")["id"] for back in (1, 2, 3)] == [other.id, task.id, run.id]
+    assert lookup.find_run(filled.store, "@last")["id"] == run.id
+    assert lookup.find_task(filled.store, "@last/step")["id"] == step.id
+    with pytest.raises(errors.NotFound, match="no run matches '@-4'"):
+        lookup.find_task(filled.store, "@-4")
+    listed = views.tasks_of(filled.store, views.Filter(), [])
+    assert [one.row["id"] for one in listed] == [other.id, task.id, run.id] and draft.id not in {one.row["id"] for one in listed}
 
 
 def test_a_pipeline_name_is_no_pattern(filled: Filled) -> None:

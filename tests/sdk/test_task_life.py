@@ -80,7 +80,12 @@ def test_under_minipipe_run_the_task_ends_with_its_script(folder: Path, how: str
 
 def test_what_a_script_prints_goes_to_its_log_and_a_traceback_to_the_task(ended: tuple[Left, dict[str, int]]) -> None:
     left, _ = ended
-    assert "the end runs" in left.log(row_of(left, "the end")).splitlines()
+    row = row_of(left, "the end")
+    assert "the end runs" in left.log(row).splitlines()
+    shown = python(left.folder, "-m", "minipipe", "logs", row["uid"], "--raw").out
+    assert shown.startswith("minipipe: the end ")
+    assert python(left.folder, "-m", "minipipe", "logs", row["uid"]).out.splitlines()[-1] == "the end runs"
+    assert "token" not in python(left.folder, "-m", "minipipe", "logs", row["uid"]).out
     assert "ZeroDivisionError" in left.log(row_of(left, "error"))
     assert "print(1 / 0)" in json.loads(row_of(left, "error")["error"])["traceback"]
 
