@@ -103,38 +103,48 @@ STEPS["{name}"] = {name}
     assert cached == {"tag", "branch"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("repo='code', repo_commit='v9'", ["no commit 'v9'", "v1"]),
-        ("repo='code', repo_branch='nowhere'", ["no branch 'nowhere'", "it has main, old, v1"]),
-        ("repo='code', working_dir='outer'", ["no folder 'outer'"]),
-        ("repo='code', working_dir='../..'", ["no folder '../..'"]),
-        ("repo='nothing'", ["no repository 'nothing'"]),
-        ("repo='file:///nowhere/at/all.git'", ["git fetch failed"]),
-        ("repo_commit='v1'", ["a branch or commit of no repository"]),
-        ("packages='missing.txt'", ["the requirements file 'missing.txt' cannot be read"]),
-        ("packages=['a', 3]", ["packages holds 3"]),
-        ("memory_limit_mb=-4", ["memory_limit_mb=-4 cannot be used"]),
-        ("nice=99", ["nice=99 cannot be used"]),
-    ],
-)
-def test_needs_that_cannot_be_met_are_told_before_anything_is_queued(
-    folder: Path, left: Left, repository: Path, arguments: str, words: list[str]
-) -> None:
-    text = f"""
-@component(return_values=["x"], {arguments})
-def step():
-    return 1
+CANNOT_BE_MET = {
+    "repo='code', repo_commit='v9'": ["no commit 'v9'", "v1"],
+    "repo='code', repo_branch='nowhere'": ["no branch 'nowhere'", "it has main, old, v1"],
+    "repo='code', working_dir='outer'": ["no folder 'outer'"],
+    "repo='code', working_dir='../..'": ["no folder '../..'"],
+    "repo='nothing'": ["no repository 'nothing'"],
+    "repo='file:///nowhere/at/all.git'": ["git fetch failed"],
+    "repo_commit='v1'": ["a branch or commit of no repository"],
+    "packages='missing.txt'": ["the requirements file 'missing.txt' cannot be read"],
+    "packages=['a', 3]": ["packages holds 3"],
+    "memory_limit_mb=-4": ["memory_limit_mb=-4 cannot be used"],
+    "nice=99": ["nice=99 cannot be used"],
+}
 
-@pipeline(name="bad", project="tests")
-def flow():
-    return int(step())
+
+def test_needs_that_cannot_be_met_are_told_before_anything_is_queued(folder: Path, left: Left, repository: Path) -> None:
+    text = "PipelineDecorator.run_locally()\nsaid = []\n"
+    for number, arguments in enumerate(CANNOT_BE_MET):
+        text += f"""
+try:
+    @component(return_values=["x"], {arguments})
+    def step():
+        return 1
+
+    @pipeline(name="bad {number}", project="tests")
+    def bad():
+        return int(step())
+
+    bad()
+    said.append("nothing")
+except Exception as error:
+    said.append(str(error))
 """
-    done = run(folder, text, check=1)
-    assert [word for word in words if word not in done.err] == []
-    there = (folder / ".minipipe" / "minipipe.db").exists()
-    assert not there or left.rows("SELECT 1 FROM task WHERE name = 'step'") == []
+    text += """
+@pipeline(name="good", project="tests")
+def flow():
+    return said
+"""
+    said = found(run(folder, text))
+    for told, (arguments, words) in zip(said, CANNOT_BE_MET.items(), strict=True):
+        assert [word for word in words if word not in told] == [], arguments
+    assert left.rows("SELECT 1 FROM task WHERE name = 'step'") == []
 
 
 def test_changes_inside_a_submodule_are_refused(folder: Path, left: Left, repository: Path) -> None:
