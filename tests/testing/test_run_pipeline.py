@@ -235,6 +235,22 @@ def test_a_task_of_its_own_is_what_a_script_without_pipeline_leaves(run_pipeline
 
 
 @pytest.mark.parametrize("mode", ["inline", "local"])
+def test_what_a_script_connects_takes_the_parameters_of_the_test(run_pipeline: Any, script: Any, mode: str) -> None:
+    text = "from minipipe import Task\ntask = Task.init('p', 'own')\nprint(task.connect({'a': 1, 'b': [1]}))\n"
+    run = getattr(run_pipeline, mode)
+
+    done = run(script(text=text), a=2, b=[3, 4])
+    assert done.ok and "{'a': 2, 'b': [3, 4]}" in done.console and done.params["General/a"] == 2
+    assert "{'a': 1, 'b': [1]}" in run(script(text=text)).console, "nothing is left of it"
+    if mode == "inline":
+        with pytest.raises(errors.UsageError, match="has no parameter 'c'"):
+            run(script(text=text), c=1)
+    else:  # its task was made, and is looked at
+        wrong = run(script(text=text), c=1)
+        assert (wrong.exit_code, wrong.status) == (2, "completed") and "has no parameter 'c'" in wrong.console
+
+
+@pytest.mark.parametrize("mode", ["inline", "local"])
 def test_import_clearml_is_minipipe_in_a_script_and_nowhere_else(run_pipeline: Any, script: Any, mode: str) -> None:
     run = getattr(run_pipeline, mode)(script(text="import clearml\nprint(clearml.Task.__module__, clearml.__version__)"))
 
