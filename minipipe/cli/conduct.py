@@ -21,7 +21,7 @@ from minipipe.cli.output import Output
 from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
-from minipipe.sdk import auto, forks, inline, maintask, pipeline, session
+from minipipe.sdk import auto, forks, inline, maintask, pipeline, session, stopping
 from minipipe.store import lookup, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
@@ -161,7 +161,7 @@ class _Conductor:
         self.gave_up_at = time.monotonic() + self.settings.grace_s + _SETTLE_S
         ids = sessions.open_runs(store, self.scope)
         if ids:
-            steering.abort(store, ids, reason)
+            stopping.stop(store, ids, reason)  # a script that began its task itself is told by a signal, also the one in here
         return bool(ids)
 
     def _leave(self) -> None:

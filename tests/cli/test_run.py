@@ -401,6 +401,16 @@ def test_a_timeout_aborts_the_run_and_is_told_by_the_exit_code(start: str) -> No
     no_process_left()
 
 
+def test_a_timeout_ends_a_script_that_began_its_task_itself() -> None:
+    text = (
+        "from minipipe import Task\nTask.init('tests', 'own', auto_connect_frameworks=False)\nwait_for_file('go')\nnote('on')\n"
+    )
+    done = command("run", "--timeout", "2", write(HEAD + text), check=5)
+
+    assert re.search(r"^error: run [0-9a-f]{8} was stopped: it ran longer than 2 s$", done.stderr, re.MULTILINE)
+    assert (facts("SELECT status FROM task"), ran()) == ([("stopped",)], [])
+
+
 def test_a_timeout_ends_a_script_that_has_started_nothing() -> None:
     done = command("run", "--timeout", "0.3", write(HEAD + "wait_for_file('go')\n"), check=5)
 
