@@ -142,6 +142,7 @@ class TaskData(TaskFacts):
 
     def _facts(self) -> dict[str, Any]:
         store, row_id = self.store, self.row_id
+        self._column("id")  # one that was deleted is said to be that
         (facts,) = search.facts(store, [row_id], _TOP)
         entry, settings = edits.facts(store, row_id), records.settings_of(store, row_id)
         linked = models.of_task(store, row_id)

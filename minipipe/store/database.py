@@ -48,7 +48,7 @@ _PRAGMAS = (
 )
 
 _T = TypeVar("_T")
-_OF_A_VALUE = (UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError)  # perhaps: `naming.refused`
+_OF_A_VALUE = (UnicodeEncodeError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError)  # perhaps: `_refused`
 _forbidden = ""
 
 
@@ -179,7 +179,7 @@ class Database:
         try:
             return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
         except _OF_A_VALUE as error:
-            refused = naming.refused(error)
+            refused = _refused(error)
             if refused is None:
                 raise
             raise refused from None
@@ -251,7 +251,7 @@ class Database:
                     self._unsynced = wanted == "NORMAL" and self.durable
                 except _OF_A_VALUE as error:
                     self._rollback()
-                    refused = naming.refused(error)
+                    refused = _refused(error)
                     if refused is None:
                         raise
                     raise refused from None
@@ -428,6 +428,13 @@ def os_error(error: OSError, path: Path) -> errors.StoreError | None:
     if error.errno == errno.ENOENT and str(name).startswith(str(path.parent)):
         return errors.StoreMoved(f"{name} is gone", "the store was moved or deleted while in use", path=str(path))
     return None
+
+
+def _refused(error: Exception) -> errors.MinipipeError | None:
+    """The words for an error of SQLite that whoever wrote can do something about, None for any other."""
+    if isinstance(error, sqlite3.IntegrityError) and str(error).startswith("FOREIGN KEY"):
+        return errors.NotFound("the task that this belongs to is gone", f"it was deleted meanwhile ({error})")
+    return naming.refused(error)
 
 
 def _store_error(error: sqlite3.Error, path: Path) -> errors.MinipipeError | None:

@@ -68,7 +68,14 @@ def take_in(store: Store, content: Content, tell: Callable[[str, int], None] = l
                     for draft, target in drafts:
                         target.parent.mkdir(mode=0o700, exist_ok=True)
                         os.replace(draft, target)
-            except (sqlite3.IntegrityError, sqlite3.ProgrammingError, errors.UsageError, OverflowError, KeyError) as error:
+            except (
+                sqlite3.IntegrityError,
+                sqlite3.ProgrammingError,
+                errors.UsageError,
+                errors.NotFound,
+                OverflowError,
+                KeyError,
+            ) as error:
                 raise refuse(path, f"it was altered ({type(error).__name__}: {error})") from None
             finally:
                 for draft, _ in drafts:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minipipe import Dataset, InputModel, NotSupported, OutputModel, Task, TaskTypes
+from minipipe.errors import NotFound
 from minipipe.sdk import notice
 from minipipe.store.home import Store
 
@@ -216,3 +218,24 @@ def test_what_create_only_records_is_said_once_and_kept(home: Store, capsys: Any
     row = home.database.row("SELECT settings FROM task WHERE id = ?", (task.row_id,))
     assert row is not None
     assert '"packages": ["numpy==1"]' in row["settings"]
+
+
+def test_what_is_asked_of_a_task_that_somebody_deleted_says_so(home: Store) -> None:
+    task = draft()
+    Task.get_task(task_id=task.id).delete()
+
+    calls: list[Callable[[], Any]] = [
+        task.export_task,
+        lambda: task.data,
+        lambda: task.name,
+        lambda: task.add_tags(["a"]),
+        lambda: task.set_parameter("a", 1),
+        lambda: task.upload_artifact("a", 1),
+        lambda: task.set_configuration_object("a", "b"),
+        lambda: task.set_user_properties(a=1),
+        lambda: task.get_logger().report_scalar("a", "b", 1, 1),
+        lambda: Task.clone(task),
+    ]
+    for call in calls:
+        with pytest.raises(NotFound, match="was deleted|is gone"):
+            call()

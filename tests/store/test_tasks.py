@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
@@ -83,7 +82,7 @@ def test_all_that_was_given_is_stored(store: Store, worker: workers.Registration
 
 
 def test_a_submission_that_fails_leaves_nothing(store: Store, worker: workers.Registration) -> None:
-    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+    with pytest.raises(errors.NotFound, match="is gone.*\n.*FOREIGN KEY"):
         step(store, after=[12345], links=(tasks.Link("input", "data", codec.encode(store, b"x" * 20_000)),))
     assert store.database.rows("SELECT * FROM task") == []
     assert store.database.rows("SELECT * FROM blob") == []
