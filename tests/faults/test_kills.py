@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -544,12 +544,22 @@ def test_a_dead_controllers_run_can_be_resumed_and_no_step_runs_twice(shop: Shop
     assert shop.store.database.row("SELECT status FROM task WHERE id = ?", (run["id"],))["status"] == "completed"
 
 
-def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(shop: Shop) -> None:
+@pytest.mark.parametrize(
+    "points",
+    [
+        (12, 40, 60),
+        pytest.param(range(1, 1_000, 10), marks=pytest.mark.faults),
+        pytest.param(range(1, 1_000), marks=pytest.mark.exhaustive),
+    ],
+    ids=["some", "each tenth", "every"],
+)
+def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(shop: Shop, points: Iterable[int]) -> None:
     (shop.folder / "flow.py").write_text(FLOW)
     (shop.folder / "go").touch()
     base = {**os.environ, **QUICK, "MINIPIPE_HOME": str(shop.store.path), "MINIPIPE_PROGRESS": "off"}
     command = [sys.executable, "flow.py"]
-    for n in (12, 40, 60):
+    killed = 0
+    for n in points:
         kill = armed("controller", "sql", n)
         python_path = f"{kill.pop('PYTHONPATH')}{os.pathsep}{ROOT}"
         dead = subprocess.run(
@@ -560,7 +570,10 @@ def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(s
             timeout=60,
             check=False,
         )
+        if dead.returncode == 0:
+            break  # it came to its end before
         assert dead.returncode == -signal.SIGKILL, (n, dead.stderr.decode())
+        killed += 1
         shop.wait(lambda: not workers.alive(shop.store), 10)
         workers.reap(shop.store, 3, sweep)
         run = shop.store.database.row("SELECT * FROM task WHERE controller = 1 ORDER BY id DESC LIMIT 1")
@@ -582,3 +595,5 @@ def test_a_controller_killed_at_any_statement_leaves_a_run_that_can_be_resumed(s
         assert last is not None
         assert last["status"] == "completed"
         shop.check()
+    print(f"killed at {killed} statements")
+    assert killed >= 3
