@@ -16,6 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from minipipe.store import models, plots, records
 from minipipe.store.home import Store
 
@@ -38,12 +40,14 @@ def python(folder: Path | None = None) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = folder or cache / "minipipe" / f"conformance-{wanted}"
     found, done = folder / "bin" / "python", folder / "filled"
-    if not done.exists() or done.read_text() != str(ROOT):
-        print(f"filling {folder}, once", file=sys.stderr)
-        if not found.exists():
-            venv.create(folder, with_pip=True)
-        subprocess.run([found, "-m", "pip", "install", "-q", "-r", REQUIREMENTS, "-e", ROOT], check=True, stdout=sys.stderr)
-        done.write_text(str(ROOT))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # several test processes ask at once
+        if not done.exists() or done.read_text() != str(ROOT):
+            print(f"filling {folder}, once", file=sys.stderr)
+            if not found.exists():
+                venv.create(folder, with_pip=True)
+            subprocess.run([found, "-m", "pip", "install", "-q", "-r", REQUIREMENTS, "-e", ROOT], check=True, stdout=sys.stderr)
+            done.write_text(str(ROOT))
     return found
 
 
