@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from minipipe import errors
+
 CREATED: Final = "created"
 PENDING: Final = "pending"
 QUEUED: Final = "queued"
@@ -59,6 +61,18 @@ class TaskTypes(str, Enum):
 
     def __str__(self) -> str:
         return self.value
+
+
+def task_type(value: object) -> str:
+    """The name of a task type; training for None.
+
+    Raises:
+        UsageError: none of `TaskTypes`.
+    """
+    name = str(TaskTypes.training if value is None else value)
+    if name not in TaskTypes.__members__:
+        raise errors.UsageError(f"{name!r} is no task type", f"known are {', '.join(TaskTypes.__members__)}")
+    return name
 
 
 class TaskStatusEnum(str, Enum):

@@ -168,7 +168,7 @@ class PipelineDecorator(RunningPipeline):
                 name=name or _inner(function).__name__,
                 function=function,
                 returns=arguments.result_names(return_values),
-                task_type=str(task_type or states.TaskTypes.training),
+                task_type=states.task_type(task_type or None),
                 cache=cache,
                 queue=str(execution_queue) if execution_queue else None,
                 parents=tuple(parents or ()),

@@ -70,8 +70,7 @@ class TaskCreate(TaskBase):
         """
         if module:
             raise errors.NotSupported("Task.create(module=…) is not offered", hint="script=… names the file")
-        if task_type is not None and str(task_type) not in states.TaskTypes.__members__:
-            raise errors.UsageError(f"{str(task_type)!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
+        states.task_type(task_type)
         recorded = _record(
             force_single_script_file=force_single_script_file or None,
             binary=binary,

@@ -210,15 +210,13 @@ def _entry(value: Any) -> Any:
 def _new(kind: type[Any], data: Mapping[str, Any]) -> Any:
     store = session.open_store()
     new = tasks.NewTask(
-        type=str(data.get("type") or states.TaskTypes.training),
+        type=states.task_type(data.get("type") or None),
         name=str(data["name"]),
         project=str(data.get("project_name") or "imported"),
         entry={},
         draft=True,
         session=session.name(),
     )
-    if new.type not in states.TaskTypes.__members__:
-        raise errors.UsageError(f"{new.type!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
     made = tasks.submit(store, new)
     return kind(store, made.id, made.uid)
 

@@ -57,9 +57,7 @@ class TaskFacts(TaskBase):
 
         Transaction effect: one durable commit.
         """
-        if str(task_type) not in states.TaskTypes.__members__:
-            raise errors.UsageError(f"{str(task_type)!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
-        edits.label(self.store, self.row_id, type=str(task_type))
+        edits.label(self.store, self.row_id, type=states.task_type(task_type))
 
     # -- project ------------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class TaskLife(TaskBase):
             output_uri, auto_resource_monitoring, auto_connect_streams, deferred_init: ClearML's; recorded.
 
         Raises:
-            UsageError: a main task with other names runs already.
+            UsageError: a main task with other names runs already, or no such task type.
 
         Transaction effect: two durable commits.
         """
@@ -65,6 +65,7 @@ class TaskLife(TaskBase):
         if main is not None:
             _check_names(main, project_name, task_name)
             return cls(main.current.store, main.current.row_id, main.current.uid, main.current.lease)
+        kind = states.task_type(task_type)
         recorded = _recorded(output_uri, auto_resource_monitoring, auto_connect_streams, deferred_init)
         running = session.current()
         if running is not None:
@@ -72,7 +73,7 @@ class TaskLife(TaskBase):
         store = session.open_store()
         project, name = project_name or script.project_name(), task_name or _script_name()
         again = maintask.resumed(store, project, name)
-        known = again or _last(store, project, name, str(task_type), reuse_last_task_id, continue_last_task)
+        known = again or _last(store, project, name, kind, reuse_last_task_id, continue_last_task)
         keep = again is not None or continue_last_task is not False
         settings_of = {
             **recorded,
@@ -81,7 +82,7 @@ class TaskLife(TaskBase):
         if known is not None and again is None and keep:
             settings_of["first_iteration"] = _first_iteration(store, known, continue_last_task)
         seed = TaskLife._random_seed
-        begun = maintask.begin(store, project, name, str(task_type), settings_of, seed, known, anew=not keep)
+        begun = maintask.begin(store, project, name, kind, settings_of, seed, known, anew=not keep)
         if seed is not None:
             seeds.sow(seed)
         task = cls(store, begun.current.row_id, begun.current.uid, begun.current.lease)

@@ -342,7 +342,7 @@ class WrittenPipeline(pipeline.RunningPipeline):
         )
         spec = common.spec(
             name,
-            str(task_type or states.TaskTypes.training),
+            states.task_type(task_type or None),
             function,
             references.steps_in([given, execution_queue]),
             returns=arguments.result_names(function_return),

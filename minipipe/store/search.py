@@ -232,8 +232,7 @@ def _status(query: _Query, value: Any) -> None:
 
 def _type(query: _Query, value: Any) -> None:
     for each in _listed(value):
-        if each.removeprefix("-") not in states.TaskTypes.__members__:
-            raise errors.UsageError(f"{each!r} is no task type", f"known are {', '.join(states.TaskTypes.__members__)}")
+        states.task_type(each.removeprefix("-"))
     _one_of("t.type")(query, value)
 
 

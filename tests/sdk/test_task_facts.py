@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from minipipe import Dataset, InputModel, NotSupported, OutputModel, Task, TaskTypes
+from minipipe import (
+    Dataset,
+    InputModel,
+    NotSupported,
+    OutputModel,
+    PipelineController,
+    PipelineDecorator,
+    Task,
+    TaskTypes,
+)
 from minipipe.errors import NotFound
 from minipipe.sdk import notice
 from minipipe.store.home import Store
@@ -38,8 +47,17 @@ def test_name_project_comment_and_tags_change_in_any_status(home: Store) -> None
     assert task.comment == "because"
     task.set_task_type(TaskTypes.qc)
     assert (task.task_type, task.status) == ("qc", "published")
-    with pytest.raises(ValueError, match="'odd' is no task type"):
-        task.set_task_type("odd")
+    pipe = PipelineController("p", "p", "1")
+    calls: list[Callable[[], Any]] = [
+        lambda: task.set_task_type("odd"),
+        lambda: Task.init("p", "t", task_type="odd"),
+        lambda: Task.create("p", "t", task_type="odd"),
+        lambda: pipe.add_function_step("s", draft, task_type="odd"),
+        lambda: PipelineDecorator.component(task_type="odd")(draft),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="'odd' is no task type"):
+            call()
 
 
 def test_tags_are_set_added_and_removed(home: Store) -> None:
