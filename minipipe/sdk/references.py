@@ -48,12 +48,21 @@ class Checker:
             of_tasks: ``${STEP.script.branch}`` and its like are allowed.
 
         Raises:
-            BadPipeline: an unknown step, parameter, kind or part; names step, argument and the nearest known name.
+            BadPipeline: an unknown step, parameter, kind or part; names step, argument and the nearest known name. Or a reference
+                that is not closed, or has another one inside. An open ``${`` before any other word is text, as in ClearML.
         """
         for text in texts_in(value):
             alone = PATTERN.fullmatch(text) is not None
             for match in PATTERN.finditer(text):
                 self._check_one(step, argument, match[1], results and alone, of_tasks)
+            for rest in PATTERN.sub("\0", text).split("${")[1:]:
+                if rest.startswith("\0") or split(rest)[0] in (*self.steps, "pipeline"):
+                    what = "has another one inside" if rest.startswith("\0") else "is not closed"
+                    raise errors.BadPipeline(
+                        f"step {step!r}: a reference {what} in {text[:100]!r}",
+                        f"argument {argument!r}",
+                        "a reference is ${STEP.NAME}",
+                    )
 
     def _check_one(self, step: str, argument: str, reference: str, results: bool, of_tasks: bool) -> None:
         trouble, known, asked = self._trouble(step, reference, results, of_tasks)

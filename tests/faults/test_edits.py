@@ -72,6 +72,21 @@ def test_two_attempts_of_one_warm_host_see_the_module_as_it_is_at_their_time(sho
     assert worker.end() == 0
 
 
+def test_a_module_that_is_gone_where_the_step_runs_is_named_with_where_it_was_looked_for(shop: Shop) -> None:
+    module = shop.folder / "leaving.py"
+    module.write_text("def answer():\n    return 1\n")
+    entry = {"module": "leaving", "roots": [str(shop.folder)]}
+    before = shop.step("answer", entry=entry)
+    shop.drain()
+    assert shop.value(before) == 1
+    task = shop.step("answer", entry=entry)
+    module.unlink()
+    shop.drain()
+    row, error = shop.row(task), shop.error(task)
+    assert row["status"] == "failed" and "step 'answer': No module named 'leaving'" in row["reason"]
+    assert "search path" in error["traceback"] and str(shop.folder) in error["traceback"]
+
+
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o666])
 def test_a_stored_file_of_another_mode_still_has_its_value(store: Store, mode: int) -> None:
     worker = making.agent(store)

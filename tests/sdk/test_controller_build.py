@@ -186,6 +186,36 @@ def test_a_bad_reference_is_refused_before_anything_is_stored(
     assert stored(store) == ["template"]
 
 
+@pytest.mark.parametrize(
+    ("text", "trouble"),
+    [
+        ("${train.id", "is not closed"),
+        ("${train.id} and ${pipeline.learning", "is not closed"),
+        ("${${train.id}}", "has another one inside"),
+        ("${${train.id", "is not closed"),
+    ],
+)
+def test_a_reference_that_is_open_or_nested_is_refused_before_anything_is_stored(store: Store, text: str, trouble: str) -> None:
+    pipe = controller()
+    pipe.add_parameter("learning", 1)
+    pipe.add_function_step("train", one, function_return=["x"])
+    pipe.add_function_step("bad", one, {"n": [{"k": text}]})
+
+    with pytest.raises(ValueError, match="'bad'") as raised:
+        pipe.start_locally(run_pipeline_steps_locally=True)
+    assert trouble in str(raised.value) and "argument 'n'" in str(raised.value)
+    assert stored(store) == []
+
+
+@pytest.mark.parametrize("text", ["$train", "{train.id}", "${HOME", "$(pwd) ${", "100 % ${ x"])
+def test_text_that_only_looks_like_a_reference_is_text(text: str) -> None:
+    pipe = controller()
+    pipe.add_function_step("train", one, function_return=["x"])
+    pipe.add_function_step("b", one, {"n": text})
+    assert pipe._verify() == ["train", "b"]
+    assert pipe.get_pipeline_dag()["b"].parents == []
+
+
 def test_a_result_is_only_referred_to_in_arguments_of_functions_and_alone(store: Store) -> None:
     for text, in_copy in (("${train.x}", True), ("= ${train.x}", False)):
         pipe = controller()

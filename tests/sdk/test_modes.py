@@ -218,10 +218,14 @@ def test_the_stored_arguments_of_a_queued_pipeline_win_over_those_in_code_and_ar
     assert "result 60 int" in left.log(left.run("chain"))
 
 
-def test_the_script_runs_as_it_was_stored_when_the_pipeline_was_queued(folder: Path, left: Left) -> None:
+@pytest.mark.parametrize("change", ["edited", "deleted"])
+def test_the_script_runs_as_it_was_stored_when_the_pipeline_was_queued(folder: Path, left: Left, change: str) -> None:
     write(folder, CHAIN.format(options="", start=""))
     python(folder, "flow.py")
-    write(folder, CHAIN.format(options="", start="").replace("n + 1", "n + 1000"))
+    if change == "edited":
+        write(folder, CHAIN.format(options="", start="").replace("n + 1", "n + 1000"))
+    else:
+        (folder / "flow.py").unlink()
 
     work(folder)
 
