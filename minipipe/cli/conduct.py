@@ -22,7 +22,7 @@ from minipipe.cli.pool import Pool
 from minipipe.cli.progress import Follower, Style
 from minipipe.engine import worker as engine
 from minipipe.sdk import auto, forks, inline, maintask, pipeline, session, stopping
-from minipipe.store import lookup, sessions, steering, workers
+from minipipe.store import lookup, naming, sessions, steering, workers
 from minipipe.store.home import DATABASE, Store
 
 INTERRUPTED = 130
@@ -304,7 +304,7 @@ class _Conductor:
     ) -> tuple[errors.MinipipeError | None, int]:
         """What went wrong, the most telling first, and the exit code."""
         bad = [run for run in runs if run["status"] not in states.GOOD and run["status"] != states.CREATED]
-        resume = f"minipipe resume {bad[0]['uid'][:8]}" if bad else ""
+        resume = f"minipipe {naming.again(bad[0])} {bad[0]['uid'][:8]}" if bad else ""
         stopped = bool(bad) or ended.interrupted
         if self.pool_error is not None:
             return self.pool_error, self.pool_error.exit_code

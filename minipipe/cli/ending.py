@@ -17,7 +17,7 @@ from minipipe import errors, frames, states
 from minipipe.cli import output
 from minipipe.cli.lines import following
 from minipipe.sdk.needs import package_of
-from minipipe.store import details, lookup, records, sessions
+from minipipe.store import details, lookup, naming, records, sessions
 from minipipe.store.details import elapsed_s
 from minipipe.store.home import Store
 
@@ -121,7 +121,7 @@ def failure(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row]) -> err
     bad.sort(key=lambda step: (step["status"] != states.FAILED, step["ended_at"] or 0.0))
     if bad and bad[0]["status"] != states.FAILED and run["status"] == states.FAILED and not run["reason"].startswith("step "):
         bad = []  # its own logic or a callback failed; the steps were stopped because of it
-    resume = f"minipipe resume {shown}"
+    resume = f"minipipe {naming.again(run)} {shown}"
     if run["status"] == states.STOPPED:
         return errors.RunFailed(f"run {shown} was stopped", run["reason"], resume, run=run["uid"])
     task = bad[0] if bad else run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import sys
 import time
@@ -20,6 +19,7 @@ from minipipe.cli.output import Output
 from minipipe.store import details, lookup, presence, reasons, views
 from minipipe.store import log_limit as stored
 from minipipe.store.home import Store
+from minipipe.store.logs import header
 
 LOOK_S = 0.05
 _CHUNK = 1 << 20
@@ -127,8 +127,7 @@ class _Log:
         if self.headed:
             return data
         data, self.rest = self.rest + data, b""
-        pattern = rb"minipipe: .{0,4096}? %b attempt \d+ token [0-9a-f]{8}\n" % self.row["uid"][:8].encode()
-        match = re.match(pattern, data, re.DOTALL)
+        match = header(data, self.row["uid"])
         if match is None and data.startswith(b"minipipe: "[: len(data)]) and len(data) < _HEADER_LIMIT and b" token " not in data:
             self.rest = data  # not written to its end yet
             return b""

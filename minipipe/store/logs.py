@@ -28,8 +28,13 @@ class Tail:
 
 def headless(data: bytes, uid: str) -> bytes:
     """A log's bytes without the line that minipipe begins it with. A task's name in it may hold line ends."""
-    match = re.match(_HEADER % uid[:8].encode(), data, re.DOTALL)
+    match = header(data, uid)
     return data[match.end() :] if match is not None else data
+
+
+def header(data: bytes, uid: str) -> re.Match[bytes] | None:
+    """The line that minipipe begins a log with, if the bytes hold it whole."""
+    return re.match(_HEADER % uid[:8].encode(), data, re.DOTALL)
 
 
 def tail(path: Path, uid: str, lines: int | None = 30, limit: int = 3000) -> Tail | None:

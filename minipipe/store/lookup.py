@@ -219,6 +219,13 @@ def _no_run(store: Store, text: str) -> errors.NotFound:
         newest = f"{same['uid'][:8]} {same['run_name']}"
         cause = f"it is the name of a pipeline; its newest run is {newest}"
         return errors.NotFound(f"no run matches {text!r}", cause, f"minipipe show {same['run_name']}", text=text)
+    task = _by_prefix(store, text, "run_name IS NULL", "tasks")
+    if task is not None:
+        of = store.database.row("SELECT uid, run_name FROM task WHERE id = ? AND run_name IS NOT NULL", (task["parent_id"],))
+        label, what = task["uid"][:8], f"the task {task['name']!r}"
+        if of is not None:
+            label, what = f"{of['uid'][:8]}/{task['name']}", f"a step of run {of['uid'][:8]} {of['run_name']}"
+        return errors.NotFound(f"{text!r} is no run", f"it is {what}", f"minipipe show {label}", text=text)
     if not rows:
         cause = f"the store {store.path} has no runs yet"
     elif len(text) < _SHORTEST and _HEX.match(text.lower()):

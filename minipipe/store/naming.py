@@ -8,6 +8,7 @@ with control characters made visible.
 from __future__ import annotations
 
 import re
+import sqlite3
 
 from minipipe import errors
 
@@ -34,6 +35,11 @@ def checked(what: str, name: str) -> str:
             f"the {what} name {_short(name)} cannot be used", _why(bad[0]), "leave that character out", name=name
         )
     return name
+
+
+def again(task: sqlite3.Row) -> str:
+    """The verb that goes on with a task that ended badly: a run is resumed, a script's own task runs once more."""
+    return "resume" if task["run_name"] else "rerun"
 
 
 def storable(what: str, text: str) -> None:

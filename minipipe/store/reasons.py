@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from minipipe import states
+from minipipe.store import naming
 from minipipe.store.home import Store
 from minipipe.store.presence import AGENT, LiveWorker, servers
 from minipipe.store.queues import start_hint
@@ -31,7 +32,7 @@ def waiting_reason(store: Store, task: sqlite3.Row, living: Sequence[LiveWorker]
         owner = store.database.row("SELECT kind FROM worker WHERE id = ?", (task["worker_id"],))
         if owner is not None and owner["kind"] == AGENT:
             return "its worker died; the next one takes it up: minipipe worker"
-        return f"its process died; go on: minipipe resume {task['run_name'] or task['uid'][:8]}"
+        return f"its process died; go on: minipipe {naming.again(task)} {task['run_name'] or task['uid'][:8]}"
     if steps and steps.get(states.QUEUED) and not steps.get(states.IN_PROGRESS):
         step = store.database.row(_FIRST_QUEUED, (task["id"],))
         return _why_queued(store, step, living) if step is not None else ""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from minipipe import errors
 from minipipe.chance import fresh_id
-from minipipe.store import locks, promote
+from minipipe.store import locks, naming, promote
 from minipipe.store.home import Store
 
 AGENT, PROCESS = "agent", "process"
@@ -169,7 +169,7 @@ def _give_back(store: Store, worker_id: int, kind: str, max_crashes: int) -> lis
 def _after_death(task: sqlite3.Row, kind: str, max_crashes: int) -> tuple[str, str, int]:
     if kind == PROCESS:
         # Nobody else can run this: the process itself was the run.
-        return "stopped", f"its process died; go on with: minipipe resume {task['run_name'] or task['uid'][:8]}", 0
+        return "stopped", f"its process died; go on with: minipipe {naming.again(task)} {task['run_name'] or task['uid'][:8]}", 0
     if task["abort_requested"]:
         return "stopped", "stopped; its worker died", 1
     if task["crashes"] + 1 >= max_crashes:

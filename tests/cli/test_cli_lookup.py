@@ -83,6 +83,16 @@ def test_the_name_of_a_pipeline_leads_to_its_newest_run(filled: Filled) -> None:
     assert caught.value.hint == f"minipipe show {newest.run_name}"
 
 
+def test_a_task_that_is_no_run_is_said_to_be_that(filled: Filled) -> None:
+    run = filled.run()
+    step = filled.step(run, "train")
+    with pytest.raises(errors.NotFound) as caught:
+        lookup.find_run(filled.store, step.uid[:8])
+    assert caught.value.message == f"'{step.uid[:8]}' is no run"
+    assert caught.value.cause == f"it is a step of run {run.uid[:8]} {run.run_name}"
+    assert caught.value.hint == f"minipipe show {run.uid[:8]}/train"
+
+
 def test_an_ambiguous_prefix_lists_names_and_ages(filled: Filled) -> None:
     first, second = filled.run(), filled.run()
     set_uid(filled, first, "7f3a91c2")

@@ -407,8 +407,13 @@ def test_a_timeout_ends_a_script_that_began_its_task_itself() -> None:
     )
     done = command("run", "--timeout", "2", write(HEAD + text), check=5)
 
-    assert re.search(r"^error: run [0-9a-f]{8} was stopped: it ran longer than 2 s$", done.stderr, re.MULTILINE)
+    told = re.search(r"^error: run ([0-9a-f]{8}) was stopped: it ran longer than 2 s$", done.stderr, re.MULTILINE)
+    assert told is not None, done.stderr
+    assert done.stderr.endswith(f"  hint: minipipe rerun {told[1]}\n"), "only pipelines are resumed"
     assert (facts("SELECT status FROM task"), ran()) == ([("stopped",)], [])
+    refused = command("resume", told[1], check=3)
+    assert refused.stderr.startswith(f"error: '{told[1]}' is no run\n  cause: it is the task 'own'\n")
+    assert command("logs", told[1], check=0).stdout.startswith(f"task {told[1]}  own (tests)"), "without our own first line"
 
 
 def test_a_timeout_ends_a_script_that_has_started_nothing() -> None:
