@@ -89,7 +89,8 @@ def closing_line(store: Store, run: sqlite3.Row, steps: Sequence[sqlite3.Row], s
     source = details.task_by_id(store, run["template_id"])
     if source is not None and source["run_name"] is not None:
         return f"{text}   next: minipipe diff {source['uid'][:8]} {run['uid'][:8]}"
-    called = "@last" if newest else run["run_name"] or run["uid"][:8]
+    last = newest and lookup.find_task(store, "@last")["id"] == run["id"]  # a script may leave a task of its own after its run
+    called = "@last" if last else run["run_name"] or run["uid"][:8]
     report = "report --open" if called == "@last" else f"report {called} --open"
     changed = _another_value(store, run["id"])
     words = [f"show {called}", report, *([f"rerun {called} --set {changed}"] if changed and steps else [])]

@@ -67,7 +67,7 @@ def report(
         runs = _all(store) if everything else list({run["id"]: run for run in (_find(store, name) for name in names)}.values())
         path = _write_folder(store, runs, Path(target or FOLDER).expanduser(), options, force)
     else:
-        run = _find(store, names[0] if names else "@last")
+        run = _find(store, names[0]) if names else _newest(store)
         path = _target(target, run)
         _write(store, run, path, options, force, watch)
     if show and not webbrowser.open(path.absolute().as_uri()):
@@ -92,6 +92,14 @@ def _find(store: Store, name: str) -> sqlite3.Row:
     if row["run_name"] is None and above is not None and above["run_name"] is not None:
         raise errors.UsageError(f"{name!r} names a step", "a report is of a whole run", f"minipipe report {above['run_name']}")
     return row
+
+
+def _newest(store: Store) -> sqlite3.Row:
+    """The newest run, as for ``minipipe graph``; where there are only scripts, the newest task."""
+    try:
+        return lookup.find_run(store, "@last")
+    except errors.NotFound:
+        return lookup.find_task(store, "@last")
 
 
 def _all(store: Store) -> list[sqlite3.Row]:

@@ -49,6 +49,16 @@ def test_the_task_of_a_script_has_a_report_too(filled: Filled, cli: Cli) -> None
         assert f"<h1>keep it <code>{uid}</code>" in text and f"minipipe get {uid}/" in text and "None" not in text
 
 
+def test_without_a_name_the_newest_run_is_reported_and_else_the_newest_task(filled: Filled, cli: Cli) -> None:
+    Path("keep.py").write_text("from minipipe import Task\nTask.init('examples', 'keep it')\n")
+    command("run", "-q", "keep.py", check=0)
+    assert cli("report").stdout.startswith("minipipe-keep-it-")
+    run = filled.run()
+    filled.end(run)
+    command("run", "-q", "keep.py", check=0)
+    assert cli("report").stdout.startswith(f"minipipe-{run.run_name}-")
+
+
 def test_a_file_that_is_no_report_is_kept(filled: Filled, cli: Cli) -> None:
     finished(filled)
     Path("mine.html").write_text("<!doctype html>mine")

@@ -310,6 +310,14 @@ def test_a_value_of_the_wrong_type_ends_the_command_before_anything_is_queued() 
     assert facts("SELECT count(*) FROM task") == [(0,)]
 
 
+def test_a_run_after_which_its_script_leaves_a_task_is_not_called_the_last() -> None:
+    after = "\n    from minipipe import Task\n    Task.init('tests', 'after')\n"
+    done = command("run", write(CHAIN + LOCALLY + after), check=0)
+
+    ((name,),) = facts("SELECT run_name FROM task WHERE run_name IS NOT NULL")
+    assert f"next: minipipe show {name} | minipipe report {name} --open" in done.stderr, done.stderr
+
+
 def test_a_setting_that_no_pipeline_takes_is_an_error() -> None:
     done = command("run", write("print('hello')\n"), "--set", "n=1", check=2)
 
