@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -21,18 +22,20 @@ TASKS = int(os.environ.get("MINIPIPE_LOAD_TASKS", "4000"))
 WORKERS = int(os.environ.get("MINIPIPE_LOAD_WORKERS", "64"))
 
 SUBMIT = """
-import sys, time
+import json, sys, time
 from minipipe.store import tasks
 from minipipe.store.home import Store
 from pathlib import Path
 store, folder, number = Store.open(Path(sys.argv[1]), create=False), sys.argv[2], int(sys.argv[3])
 entry = {"kind": "import", "module": "steplib", "qualname": "nothing", "cwd": folder, "roots": [sys.argv[4]], "returns": []}
-longest, start = 0.0, time.monotonic()
+store.database.rows("SELECT 1")
+print("ready", flush=True)
+sys.stdin.readline()
+times = [time.monotonic()]
 for n in range(number):
-    began = time.monotonic()
     tasks.submit(store, tasks.NewTask(type="custom", name=f"n{n}", project="load", entry=entry, queue="default"), durable=False)
-    longest = max(longest, time.monotonic() - began)
-print(longest, time.monotonic() - start)
+    times.append(time.monotonic())
+print(json.dumps(times))
 """
 LOOK = """
 import os, subprocess, sys
@@ -49,8 +52,20 @@ print(looks)
 def processes(number: int, *arguments: str, home: Path, out: int = subprocess.PIPE) -> list[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MINIPIPE_HOME": str(home), "MINIPIPE_DURABILITY": "fast"}
     return [
-        subprocess.Popen([sys.executable, *arguments], env=environment, stdout=out, stderr=-1, text=True) for _ in range(number)
+        subprocess.Popen([sys.executable, *arguments], env=environment, stdin=-1, stdout=out, stderr=-1, text=True)
+        for _ in range(number)
     ]
+
+
+def release(started: list[subprocess.Popen[str]]) -> None:
+    """All at the same moment, once each is ready."""
+    for one in started:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
 
 
 def ended(started: list[subprocess.Popen[str]], timeout: float = 300) -> list[str]:
@@ -70,7 +85,8 @@ def test_sixteen_processes_submit_while_eight_look_and_many_work(shop: Shop) -> 
     each = TASKS // 16
     submitters = processes(16, "-c", SUBMIT, str(home), str(shop.folder), str(each), project, home=home)
     readers = processes(8, "-c", LOOK, str(shop.folder / "enough"), home=home)
-    waited, took = zip(*(map(float, line.split()) for line in ended(submitters)), strict=True)
+    release(submitters)
+    times = [json.loads(line) for line in ended(submitters)]
     submitted = time.monotonic()
     # Each of eight opens and closes the store all the time, while so many open it: the one moment in which it is somebody's alone.
     workers = [shop.worker(slots=1, until_idle=True) for _ in range(WORKERS)]
@@ -84,14 +100,13 @@ def test_sixteen_processes_submit_while_eight_look_and_many_work(shop: Shop) -> 
     for one in watching:
         one.send_signal(signal.SIGINT)
     ended(watching)
+    # Printed, not judged: here a writer waits for the processor, too. Fair shares are test_write_load.py's.
+    longest = max(late - early for one in times for early, late in itertools.pairwise(one))
     print(
-        f"{16 * each} tasks, {WORKERS} workers: the longest write {max(waited):.2f} s, each submitter {min(took):.1f} to"
-        f" {max(took):.1f} s, drained in {time.monotonic() - submitted:.0f} s"
+        f"{16 * each} tasks, {WORKERS} workers: the longest write {longest:.2f} s, drained in {time.monotonic() - submitted:.0f} s"
     )
     rows = shop.store.database.rows("SELECT status, attempt, count(*) AS n FROM task GROUP BY 1, 2")
     assert [tuple(row) for row in rows] == [("completed", 1, 16 * each)]
-    # A fair share: all have the same work, and who had to stand back would end long after the others.
-    assert max(took) < 2 * statistics.median(took), took
 
 
 @pytest.mark.load
@@ -103,12 +118,11 @@ def test_a_worker_does_not_grow_with_the_tasks_it_has_done(shop: Shop) -> None:
         shop.wait(lambda: not shop.store.database.rows("SELECT 1 FROM task WHERE status = 'queued' LIMIT 1"), 120 + number / 20)
         return resident(worker.pid), resident(shop.host_of(worker))
 
-    worker = shop.worker(slots=2)
-    run(300)
-    before = run(300)
-    after = run(TASKS * 5 // 2)
-    print(f"KiB of worker and host after 600 tasks: {before}, after {TASKS * 5 // 2} more: {after}")
-    assert max(late - early for early, late in zip(before, after, strict=True)) < 4_000
+    worker, half = shop.worker(slots=2), TASKS * 5 // 4
+    first = run(300)
+    before, after = run(half), run(half)  # in the first half SQLite's cache fills: two megabytes
+    print(f"KiB of worker and host after 300 tasks: {first}, after {half} more: {before}, after {half} more: {after}")
+    assert max(late - early for early, late in zip(before, after, strict=True)) < 2_000
     assert worker.end() == 0
 
 

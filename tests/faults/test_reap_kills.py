@@ -123,9 +123,9 @@ def test_a_worker_that_dies_at_any_statement_of_it_loses_nothing(
                 worker = shop.worker(kill, until_idle=True)
                 shop.wait(lambda mark=mark, shop=shop, sign=sign: mark.exists() or shop.lines(sign), 20)  # type: ignore[misc]
                 steering.abort(shop.store, [task.id])
-            code = worker.process.wait(30)
+            code = worker.process.wait(60)
             assert (code == -9) == mark.exists(), worker.said()
-            shop.drain(before=QUICK_RETRY)
+            shop.drain(60, before=QUICK_RETRY)
             row = shop.row(task)
             ended = ("completed", "completed") if scenario == RETRY else ("stopped", "skipped")
             assert (row["status"], shop.status(child)) == ended, n
