@@ -242,6 +242,13 @@ def _explain(error: BaseException, args: list[str]) -> int:
     return 1
 
 
+# A full, failing, closed or foreign disk, and a system without memory or descriptors: no defect of ours.
+_FAULTS_OF_THE_WORLD = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
+
+
 def _tell(error: BaseException, args: list[str]) -> int:
     if isinstance(error, (KeyboardInterrupt, EOFError, click.Abort)):
         return _report(args, "Interrupted", 130, "interrupted")
@@ -249,7 +256,7 @@ def _tell(error: BaseException, args: list[str]) -> int:
         return _report(args, type(error).__name__, error.exit_code, error.message, error.cause, error.hint)
     if isinstance(error, click.ClickException):
         return _report(args, "UsageError", 2, *_words_of(error, args))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+    if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_WORLD:
         return _report(args, "StoreError", 4, f"cannot use {error.filename or 'a file'}", error.strerror or str(error))
     import traceback
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -119,6 +120,17 @@ def test_each_error_has_its_exit_code_and_one_shape(
     assert json.loads(result.stdout) == {
         "error": {"code": code, "kind": type(error).__name__, "message": "m", "cause": "c", "hint": "h"}
     }
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENOMEM], ids=errno.errorcode.get)
+@pytest.mark.parametrize("path", ["/some/where", None])
+def test_a_fault_of_the_world_has_words_and_no_traceback(
+    cli: Invoke, monkeypatch: pytest.MonkeyPatch, number: int, path: str | None
+) -> None:
+    raising(monkeypatch, OSError(number, os.strerror(number), path))
+    result = cli("boom")
+    assert result.exit_code == 4
+    assert result.stderr == f"error: cannot use {path or 'a file'}\n  cause: {os.strerror(number)}\n"
 
 
 def test_an_error_that_quotes_hostile_text_cannot_steer_the_terminal(cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,13 @@ def test_what_runs_on_at_the_end_does_not_cost_the_result(made: Made, name: str)
     row = made.end_of(name)
     assert (row["status"], row["reason"]) == ("completed", "")
     assert made.shop.value(made.steps[name]) == VALUES[name]
+    made.shop.wait(lambda: not _processes_of(made, row), 10)  # the grace is 0.4 s
+
+
+def _processes_of(made: Made, row: dict[str, Any]) -> list[int]:
+    """What is left of an attempt."""
+    token = f"MINIPIPE_ATTEMPT={row['token']}".encode()
+    return [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)]
 
 
 def test_exit_handlers_run_and_their_words_are_kept(made: Made) -> None:
@@ -206,8 +213,7 @@ def test_a_step_over_its_limit_is_ended_whatever_it_does(made: Made, name: str) 
 @pytest.mark.parametrize("name", ["breed", "breed_and_fail", "breed_and_stay"])
 def test_no_descendant_outlives_its_attempt(made: Made, name: str) -> None:
     row = made.end_of(name)
-    token = f"MINIPIPE_ATTEMPT={row['token']}".encode()
-    made.shop.wait(lambda: not [pid for pid in processes_of(made.shop.store.store_id) if token in _environment(pid)], 10)
+    made.shop.wait(lambda: not _processes_of(made, row), 10)
 
 
 def _environment(pid: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from minipipe.store import tasks
+from minipipe.store import attempts, edits, tasks, workers
 from minipipe.store.home import Store
 from tests.engine.real import Shop
 from tests.faults import machine
+from tests.faults.forked import Forked
+from tests.faults.killing import armed
 from tests.faults.machine import command, remount
 from tests.faults.sane import sane
+from tests.store import making
 
 pytestmark = pytest.mark.faults
 
@@ -178,6 +182,57 @@ def test_a_worker_on_a_disk_whose_sync_fails_now_and_then_ends_each_task_once(sh
         shop.drain()
     assert all(shop.status(step) == "completed" for step in steps)
     shop.check()
+
+
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("gc", "--keep-runs", "0", "--yes"),
+        ("export", "@last", "-o", "run.zip"),
+        ("import", "made.zip"),
+        ("doctor", "--backup", "copy"),
+        ("report", "@last", "-o", "page.html"),
+        ("logs", "@last"),
+        ("queue", "create", "gpu"),
+        ("status",),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_an_error_of_the_disk_at_any_call_of_a_command_has_words(
+    tmp_path: Path, copy_store: Callable[[Path], Store], forked: Forked, verb: tuple[str, ...], error: str
+) -> None:
+    store = copy_store(tmp_path / "whole")
+    worker, run = making.agent(store), making.run(store)
+    attempts.start_here(store, run.id, worker.id)
+    making.step(store, "s", parent_id=run.id)
+    claim = making.claim(store, worker)
+    making.finish(store, claim, value=b"x" * 20_000)
+    log = store.log_path(claim.lease.uid, 1)
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    log.write_bytes(b"a line\n")
+    log.chmod(0o600)
+    edits.move(store, run.id, "completed")
+    workers.leave(store, worker)
+    store.close()
+    assert forked(store.path, "export", "@last", "-o", "made.zip").returncode == 0
+    for n in itertools.count(1):
+        folder, mark = tmp_path / str(n), tmp_path / f"{n}.hurt"
+        folder.mkdir()
+        shutil.copytree(store.path, folder / "store")
+        shutil.copy(tmp_path / "made.zip", folder)
+        done = forked(folder / "store", *verb, **armed("cli", "os", n, error, mark=mark))
+        said = done.stderr.decode()
+        assert done.returncode in (0, 1, 4) and "Traceback" not in said, (n, said)
+        assert not done.returncode or said.startswith("error: "), said
+        assert sane(folder / "store") == [], n
+        again = (
+            forked(folder / "store", *verb[:1], "--force", *verb[1:]) if verb[0] == "export" else forked(folder / "store", *verb)
+        )
+        assert again.returncode == 0 or "exists" in again.stderr.decode(), (n, again.stderr.decode())
+        shutil.rmtree(folder)
+        if not mark.exists():
+            break
 
 
 def test_modes_are_private_whatever_the_umask(tmp_path: Path) -> None:

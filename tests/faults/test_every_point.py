@@ -87,3 +87,39 @@ def test_a_chain_survives_a_death_at_every_point(
             shop.close()
             shop.store.close()
     assert n > least
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("role", ["worker", "child", "host"])
+def test_a_chain_survives_an_error_of_the_disk_at_every_point(shops: Callable[[int], Shop], role: str, error: str) -> None:
+    """A step may fail of it, in words, and a worker may end; what is stored is right and the next worker goes on."""
+    failed = 0
+    for n in itertools.count(1):
+        shop = shops(n)
+        try:
+            mark = shop.folder / "hurt"
+            made = shop.chain()
+            first = shop.worker(armed(role, "os", n, error, mark=mark), until_idle=True)
+            code = first.process.wait(30)
+            assert code in (0, 1, 4), (n, first.said())
+            shop.drain()
+            statuses = [shop.status(step) for step in made]
+            if statuses[-1] == "completed":
+                assert statuses == ["completed"] * 3 and shop.value(made[-1]) == 30_000
+            else:
+                hurt = statuses.index("failed")
+                assert role != "worker" and statuses == ["completed"] * hurt + ["failed"] + ["skipped"] * (2 - hurt), (
+                    n,
+                    statuses,
+                )
+                assert shop.row(made[hurt])["reason"] and shop.row(made[hurt])["crashes"] == 0
+                failed += 1
+            shop.check()
+            if not mark.exists():
+                break
+        finally:
+            shop.close()
+            shop.store.close()
+    print(f"{n - 1} points, {failed} failed steps")
+    assert n > 1

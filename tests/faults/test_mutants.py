@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.test_matrix import known_in
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # What is taken out: file, the text that protects, what stands there instead; and a test that must notice.
@@ -83,7 +85,21 @@ MUTANTS: dict[str, tuple[str, str, str, str]] = {
         "            if False:\n",
         "tests/faults/test_kills.py::test_what_a_dead_workers_step_left_running_is_ended_before_the_task_goes_back",
     ),
+    "a fork keeps what another thread held": (
+        "mutex.py",
+        "            mutex._lock = threading.RLock()\n",
+        "            pass\n",
+        "tests/words/test_mutex.py::test_a_fork_finds_free_what_another_thread_held_and_held_what_its_own_did",
+    ),
 }
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_a_mutant_takes_out_is_there_and_so_is_the_test_that_must_notice(name: str) -> None:
+    file, protection, _, test = MUTANTS[name]
+    assert (ROOT / "minipipe" / file).read_text().count(protection) == 1, "it is written otherwise now: change it here too"
+    file, _, name = test.partition("::")
+    assert (ROOT / file).exists() and (not name or name in known_in(ROOT / file))
 
 
 @pytest.mark.faults
@@ -95,7 +111,6 @@ def test_a_protection_that_is_missing_is_noticed(name: str, tmp_path: Path) -> N
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     path = tmp_path / "minipipe" / file
     text = path.read_text()
-    assert text.count(protection) == 1, "the protection is written otherwise now: change it here too"
     path.write_text(text.replace(protection, instead))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "", test],
