@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from minipipe import __version__
-from minipipe.cli import output
+from minipipe.cli import files, output
 from minipipe.cli.meter import Meter
 from minipipe.cli.output import Output
 from minipipe.store import bundle, bundle_reading, lookup, unbundle
@@ -22,7 +22,7 @@ def export(out: Output, names: tuple[str, ...], path: str | None, force: bool) -
     """Write runs to one file that another store can take in.
 
     It holds their steps, parameters, metrics, plots, models, artifacts, logs and captured code; runs that served their cached
-    steps come along. Look at it with any zip program.
+    steps come along. A script's own task goes as a run does. Look at it with any zip program.
 
     \b
     Examples:
@@ -30,8 +30,8 @@ def export(out: Output, names: tuple[str, ...], path: str | None, force: bool) -
       minipipe export dry-lake calm-otter -o both.zip
     """
     store = out.open_store()
-    runs = [lookup.find_run(store, name) for name in names]
-    target = Path(path) if path is not None else Path(f"minipipe-{runs[0]['run_name']}-{runs[0]['uid'][:8]}.zip")
+    runs = [lookup.find_task(store, name) for name in names]
+    target = Path(path if path is not None else files.name_of(runs[0], "zip"))
     with Meter("exporting") as meter:
         done = bundle.export(store, [run["id"] for run in runs], target, force, meter.tell, __version__)
     if out.json:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +49,9 @@ def save(path: Path, data: bytes | memoryview, force: bool, ours: Callable[[byte
         if force:
             draft.unlink(missing_ok=True)
     return path
+
+
+def name_of(run: sqlite3.Row, ending: str) -> str:
+    """``minipipe-calm-otter-7f3a91c2.html``."""
+    called = run["run_name"] or re.sub(r"[^\w.]+", "-", run["name"])[:40].strip("-.")  # a script's own task has no name of ours
+    return f"minipipe-{called or 'task'}-{run['uid'][:8]}.{ending}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import time
 import webbrowser
@@ -111,15 +110,9 @@ def _all(store: Store) -> list[sqlite3.Row]:
     return runs
 
 
-def file_name(run: sqlite3.Row) -> str:
-    """``minipipe-calm-otter-7f3a91c2.html``."""
-    called = run["run_name"] or re.sub(r"[^\w.]+", "-", run["name"])[:40].strip("-.")  # a script's own task has no name of ours
-    return f"minipipe-{called or 'task'}-{run['uid'][:8]}.html"
-
-
 def _target(given: str | None, run: sqlite3.Row) -> Path:
-    path = Path(given).expanduser() if given is not None else Path(file_name(run))
-    return path / file_name(run) if path.is_dir() else path
+    path = Path(given).expanduser() if given is not None else Path(files.name_of(run, "html"))
+    return path / files.name_of(run, "html") if path.is_dir() else path
 
 
 def _write(store: Store, run: sqlite3.Row, path: Path, options: facts.Options, force: bool, refresh: bool = False) -> bool:
@@ -139,7 +132,7 @@ def _write_folder(store: Store, runs: Sequence[sqlite3.Row], folder: Path, optio
     entries = []
     for run in runs:
         found = facts.of_run(store, run, options)
-        name = file_name(run)
+        name = files.name_of(run, "html")
         files.save(folder / name, page.run_page(found, back="index.html").encode(), force, page.is_ours)
         entries.append(index.entry_of(found, name))
     title = f"{len(runs)} runs" if len(runs) != 1 else "1 run"

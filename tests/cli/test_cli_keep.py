@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from minipipe import Task
 from minipipe.cli import meter, output, root
 from minipipe.store import edits, workers
 from minipipe.store.home import BALLAST_BYTES
@@ -179,6 +180,22 @@ def test_a_run_travels_to_another_store_by_two_commands(filled: Filled, runs: li
     assert cli("--home", there, "logs", f"{name}/train").stdout == "hello\n"
     assert cli("--home", there, "get", f"{name}/train/model", "-o", "model.bin").exit_code == 0
     assert Path("model.bin").read_bytes() == bytes([0]) * 30_000
+
+
+def test_a_task_that_a_script_began_itself_travels_too(filled: Filled, cli: Invoke, tmp_path: Path) -> None:
+    task = Task.create("p", "my train/1")
+    task.set_parameter("General/rate", 0.1)
+    task.upload_artifact("scores", {"f1": 0.5})
+    task.mark_started()
+    task.mark_completed()
+
+    exported = cli("export", task.id[:8])
+    assert (exported.exit_code, exported.stdout) == (0, f"minipipe-my-train-1-{task.id[:8]}.zip\n"), exported.stderr
+    there = str(tmp_path / "there")
+    arrived = cli("--home", there, "import", exported.stdout.strip())
+    assert arrived.stdout == f"{task.id[:8]} my train/1, imported\n", arrived.stderr
+    assert "rate=0.1" in cli("--home", there, "status").stdout
+    assert json.loads(cli("--home", there, "get", f"{task.id[:8]}/scores", "-o", "-").stdout) == {"f1": 0.5}
 
 
 def test_several_runs_go_into_one_file(filled: Filled, runs: list[str], cli: Invoke) -> None:
