@@ -161,12 +161,14 @@ def _shown(store: Store, task_id: int, name: str, value: Any) -> Any:
 
 def parent_of(store: Store, task_id: int) -> str | None:
     """Id of a task's parent: its run or whatever was named; of a copy that of its source, else the source (ClearML's rule)."""
-    row = store.database.row("SELECT parent_id, template_id FROM task WHERE id = ?", (task_id,))
-    source = None
-    while row is not None and row["parent_id"] is None and row["template_id"] is not None:
-        source = row["template_id"]
-        row = store.database.row("SELECT parent_id, template_id FROM task WHERE id = ?", (source,))
-    found = store.database.row("SELECT uid FROM task WHERE id = ?", ((row["parent_id"] if row else None) or source,))
+    found = store.database.row(
+        # In one query: a script that copies itself makes a chain as long as you let it.
+        "WITH RECURSIVE source (id, parent_id, template_id, far) AS (SELECT id, parent_id, template_id, 0 FROM task WHERE id = :id"
+        " UNION ALL SELECT t.id, t.parent_id, t.template_id, far + 1 FROM source s JOIN task t ON t.id = s.template_id"
+        " WHERE s.parent_id IS NULL)"
+        " SELECT p.uid FROM task p WHERE p.id = (SELECT coalesce(parent_id, nullif(id, :id)) FROM source ORDER BY far DESC LIMIT 1)",
+        {"id": task_id},
+    )
     return None if found is None else str(found["uid"])
 
 

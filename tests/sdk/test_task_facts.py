@@ -20,6 +20,7 @@ from minipipe import (
 )
 from minipipe.errors import NotFound
 from minipipe.sdk import notice
+from minipipe.store.database import Database
 from minipipe.store.home import Store
 
 
@@ -110,6 +111,24 @@ def test_a_task_moves_to_a_project_by_id_or_name(home: Store, capsys: Any, monke
         task.set_project()
     with pytest.raises(ValueError, match="no project 'f{32}'"):
         task.set_project(project_id="f" * 32)
+
+
+def test_the_parent_of_a_copy_of_a_copy_is_the_first_source_and_one_query_finds_it(
+    home: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = draft()
+    last = first
+    for _ in range(20):
+        last = Task.clone(last)
+    asked: list[str] = []
+    monkeypatch.setattr(Database, "row", lambda self, sql, *values: asked.append(sql) or (self.rows(sql, *values) or [None])[0])
+
+    assert (last.parent, first.parent) == (first.id, None)
+    assert len(asked) == 2
+
+    home_of_both = draft("above")
+    first.set_parent(home_of_both)
+    assert last.parent == home_of_both.id
 
 
 def test_a_parent_is_set_by_object_or_id_and_never_below_the_task_itself(home: Store) -> None:
