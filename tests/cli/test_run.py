@@ -325,16 +325,23 @@ def test_a_setting_that_no_pipeline_takes_is_an_error() -> None:
     assert "error: no pipeline took --set n\n" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("given", "seen"),
-    [("word=text", "'text'"), ("word=", "''"), ("word:=null", "None"), ("word:=[1, 2]", "[1, 2]"), ("word=@file.txt", "'a\\nb'")],
-)
-def test_values_are_text_json_or_files(given: str, seen: str) -> None:
+def test_values_are_text_json_or_files() -> None:
     Path("file.txt").write_text("a\nb")
+    given = {"a=text": "text", "b=": "", "c:=null": None, "d:=[1, 2]": [1, 2], "e=@file.txt": "a\nb", "n=4": 4}
+    script = """
+from minipipe import PipelineDecorator, pipeline
 
-    done = command("run", write(CHAIN + LOCALLY), "--set", given, "--set", "n=4", check=0)
+@pipeline(name="values", project="tests")
+def values(a="x", b="x", c="x", d="x", e="x", n=1):
+    print([a, b, c, d, e, n])
 
-    assert done.stdout == f"result 50 {seen}\n"
+PipelineDecorator.run_locally()
+values()
+"""
+
+    done = command("run", write(script), *(word for pair in given for word in ("--set", pair)), check=0)
+
+    assert done.stdout == f"{list(given.values())}\n"
 
 
 @pytest.mark.parametrize("given", ["word", "=x", "word:=[1,", "word=@nowhere.txt"])

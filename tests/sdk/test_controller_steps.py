@@ -334,26 +334,30 @@ def test_stored_steps_are_edited_in_a_clone_and_a_worker_runs_what_stands_there(
     assert [run["status"] for run in left.runs("flow")] == ["created", "completed"]
 
 
-@pytest.mark.parametrize(
-    ("edits", "said"),
-    [
-        ("steps['copy']['parameter'] = {}", "step 'copy': 'parameter' cannot be edited"),
-        ("steps['one']['parameters'] = {}", "step 'one': 'parameters' cannot be edited"),
-        ("steps['new'] = {'parents': ['one']}", "step 'new' was added without a task to copy"),
-        ("steps['gone']['parents'] = ['cpoy']", "step 'gone': no step 'cpoy' to wait for"),
-        ("steps['one']['parents'] = ['gone']", "steps wait for each other"),
-        ("del steps['one']", "step 'copy': no step 'one'"),
-        ("steps['one'] = 5", "cannot be read"),
-    ],
-)
-def test_a_bad_edit_fails_the_run_before_its_first_step(folder: Path, left: Left, template: None, edits: str, said: str) -> None:
+BAD_EDITS = {
+    "steps['copy']['parameter'] = {}": "step 'copy': 'parameter' cannot be edited",
+    "steps['one']['parameters'] = {}": "step 'one': 'parameters' cannot be edited",
+    "steps['new'] = {'parents': ['one']}": "step 'new' was added without a task to copy",
+    "steps['gone']['parents'] = ['cpoy']": "step 'gone': no step 'cpoy' to wait for",
+    "steps['one']['parents'] = ['gone']": "steps wait for each other",
+    "del steps['one']": "step 'copy': no step 'one'",
+    "steps['one'] = 5": "cannot be read",
+}
+
+
+def test_a_bad_edit_fails_the_run_before_its_first_step(folder: Path, left: Left, template: None) -> None:
     run(folder, EDITABLE)
-    edit(folder, edits)
+    head, clone = EDIT.split("clone =", 1)
+    (folder / "edit.py").write_text(head + "".join(f"clone ={clone.replace('EDITS', edits)}" for edits in BAD_EDITS))
+    python(folder, "edit.py")
     work(folder)
 
-    assert [run["status"] for run in left.runs("flow")] == ["created", "failed"]
-    assert said in left.runs("flow")[-1]["reason"] or said in left.log(left.runs("flow")[-1])
-    assert left.steps("flow") == {}
+    draft, *failed = left.runs("flow")
+    assert draft["status"] == "created"
+    for one, (edits, said) in zip(failed, BAD_EDITS.items(), strict=True):
+        assert one["status"] == "failed", edits
+        assert said in one["reason"] or said in left.log(one), edits
+        assert left.rows("SELECT name FROM task WHERE parent_id = ?", one["id"]) == [], edits
 
 
 def test_without_being_asked_the_code_alone_says_which_steps_there_are(folder: Path, left: Left) -> None:
