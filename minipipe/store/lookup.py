@@ -179,9 +179,15 @@ def _recent(store: Store, text: str, pipeline: str | None, sql: str) -> sqlite3.
     row = store.database.row(f"{sql} ORDER BY t.id DESC LIMIT 1 OFFSET ?", (*values, back - 1))
     if row is None:
         which = f" of pipeline {pipeline!r}" if pipeline else ""
-        what = "no run has failed" if failed else "it has no runs yet" if back == 1 else f"it has fewer than {back} runs"
+        what = "no run has failed" if failed else f"it {_has_none(store)}" if back == 1 else f"it has fewer than {back} runs"
         raise errors.NotFound(f"no run{which} matches {text!r}", f"the store {store.path}: {what}", "minipipe status")
     return row
+
+
+def _has_none(store: Store) -> str:
+    run = store.database.row("SELECT 1 FROM task WHERE run_name IS NOT NULL LIMIT 1")
+    alone = run is None and store.database.row("SELECT 1 FROM task LIMIT 1") is not None
+    return "has no runs of pipelines yet, only tasks of scripts" if alone else "has no runs yet"
 
 
 def _by_prefix(store: Store, text: str, which: str, words: str) -> sqlite3.Row | None:
@@ -227,7 +233,7 @@ def _no_run(store: Store, text: str) -> errors.NotFound:
             label, what = f"{of['uid'][:8]}/{task['name']}", f"a step of run {of['uid'][:8]} {of['run_name']}"
         return errors.NotFound(f"{text!r} is no run", f"it is {what}", f"minipipe show {label}", text=text)
     if not rows:
-        cause = f"the store {store.path} has no runs yet"
+        cause = f"the store {store.path} {_has_none(store)}"
     elif len(text) < _SHORTEST and _HEX.match(text.lower()):
         cause = f"an id needs at least {_SHORTEST} characters"
     else:

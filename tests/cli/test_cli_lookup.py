@@ -6,6 +6,7 @@ import pytest
 
 from minipipe import errors
 from minipipe.store import lookup, tasks, views
+from minipipe.store.home import Store
 from tests.cli.conftest import Filled
 
 
@@ -91,6 +92,18 @@ def test_a_task_that_is_no_run_is_said_to_be_that(filled: Filled) -> None:
     assert caught.value.message == f"'{step.uid[:8]}' is no run"
     assert caught.value.cause == f"it is a step of run {run.uid[:8]} {run.run_name}"
     assert caught.value.hint == f"minipipe show {run.uid[:8]}/train"
+
+
+def test_a_store_with_tasks_of_scripts_alone_is_said_to_be_that(store: Store) -> None:
+    for text in ("@last", "calm-otter"):
+        with pytest.raises(errors.NotFound) as caught:
+            lookup.find_run(store, text)
+        assert caught.value.cause.endswith(" has no runs yet")
+    tasks.submit(store, tasks.NewTask(type="training", name="own", project="p", entry={}, draft=True))
+    for text in ("@last", "calm-otter"):
+        with pytest.raises(errors.NotFound) as caught:
+            lookup.find_run(store, text)
+        assert caught.value.cause.endswith(" has no runs of pipelines yet, only tasks of scripts")
 
 
 def test_an_ambiguous_prefix_lists_names_and_ages(filled: Filled) -> None:
