@@ -30,10 +30,10 @@ REAP = "import sys; from minipipe.store.home import Store; from minipipe.store i
     "from minipipe.engine.worker import sweep; workers.reap(Store.open(sys.argv[1], create=False), 3, sweep)"
 )
 CHECKPOINT = "import sys; from minipipe.store.home import Store; from minipipe.store import upkeep\n" + (
-    "store = Store.open(sys.argv[1], create=False); store.database.checkpoint(empty=True); store.close()"
+    "store = Store.open(sys.argv[1], create=False); store.database.checkpoint(now=True); store.close()"
 )
-VERBS = {"reap": REAP, "checkpoint": CHECKPOINT}
-ROLES = {"reap": "worker", "checkpoint": "cli"}  # as the shim tells them apart: by what they import
+VERBS = {"reap": REAP, "checkpoint": CHECKPOINT, "emptying": CHECKPOINT.replace("now", "empty")}
+ROLES = {"reap": "worker", "checkpoint": "cli", "emptying": "cli"}  # as the shim tells them apart: by what they import
 
 
 def _left(store: Store) -> tuple[int, int]:
