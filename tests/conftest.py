@@ -51,6 +51,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     for name in [name for name in os.environ if name.startswith("MINIPIPE_")]:
         del os.environ[name]
+    if "minipipe.sdk.pipeline" in sys.modules:
+        sys.modules["minipipe.sdk.pipeline"].write_down(None)  # a controller that it built here is not the next one's pipeline
 
 
 @pytest.fixture(autouse=True)

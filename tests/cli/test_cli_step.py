@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -162,9 +163,15 @@ def test_breakpoint_works_here(store: Store) -> None:
     assert "(Pdb) 0.3" in text
 
 
-def test_keep_stores_it_as_a_copy_of_the_step(store: Store, cli: Invoke) -> None:
+def test_keep_stores_it_as_a_copy_of_the_step(ran: Path, tmp_path: Path, cli: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ran / ".minipipe", tmp_path / "own")  # what is kept is @last from then on
+    monkeypatch.setenv("MINIPIPE_HOME", str(tmp_path / "own"))
+    monkeypatch.setenv("PYTHONBREAKPOINT", "0")
+    store = Store.open()
     before = {row["id"] for row in store.database.rows("SELECT id FROM task")}
-    uid = cli("step", "@last/train", "--set", "bad=false", "--keep", "-q").stdout.split()[-1]
+    kept = cli("step", "@last/train", "--set", "bad=false", "--keep", "-q")
+    assert kept.exit_code == 0, kept.stderr
+    uid = kept.stdout.split()[-1]
     (row,) = [row for row in store.database.rows("SELECT * FROM task") if row["id"] not in before]
     source = store.database.rows("SELECT name FROM task WHERE id = ?", (row["template_id"],))[0]
     assert (row["uid"], row["status"], source["name"]) == (uid, "completed", "train")
@@ -175,3 +182,4 @@ def test_keep_stores_it_as_a_copy_of_the_step(store: Store, cli: Invoke) -> None
     assert failed.exit_code == 1
     assert store.database.rows("SELECT status FROM task ORDER BY id DESC LIMIT 1")[0][0] == "failed"
     assert sane(store.path) == []
+    store.close()
