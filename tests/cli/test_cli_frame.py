@@ -161,8 +161,8 @@ def test_ctrl_c_is_heard_while_somebody_else_keeps_the_store_locked(filled: Fill
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with subprocess.Popen((*PYTHON, "queue", "create", "gpu"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
-            opened = Path(f"/proc/{waiting.pid}/fd")
-            wait_for(lambda: any(os.readlink(one) == f"{path}-shm" for one in opened.iterdir()), 30)
+            opened, index = Path(f"/proc/{waiting.pid}/fd"), os.path.realpath(f"{path}-shm")
+            wait_for(lambda: any(os.path.realpath(one) == index for one in opened.iterdir()), 30)  # one may be closed by now
             waiting.send_signal(signal.SIGINT)
             begun = time.monotonic()
             _, said = waiting.communicate(timeout=60)

@@ -44,7 +44,7 @@ def settled(pid: int) -> bool:
 
 @pytest.fixture
 def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int], subprocess.Popen[bytes]]]:
-    """Start a process that carries a token, with `count` members in all; it and they are killed at the end."""
+    """Start a process that carries a token, with `count` members in all, or any number if that is 0; it and they are killed at the end."""
     made: list[tuple[subprocess.Popen[bytes], str]] = []
 
     def start(token: str, body: str, count: int) -> subprocess.Popen[bytes]:
@@ -53,7 +53,8 @@ def branded(wait_for: Callable[..., None]) -> Iterator[Callable[[str, str, int],
             [sys.executable, "-c", _BRANDED.format(body=body), token], env=environment, stdout=subprocess.PIPE
         )
         made.append((process, token))
-        wait_for(lambda: len(tree.members([token])) == count and all(settled(pid) for pid in tree.members([token])))
+        if count:
+            wait_for(lambda: len(tree.members([token])) == count and all(settled(pid) for pid in tree.members([token])))
         return process
 
     yield start
