@@ -20,7 +20,7 @@ def test_a_fork_finds_free_what_another_thread_held_and_held_what_its_own_did() 
             holding.set()
             done.wait()
 
-    thread = threading.Thread(target=hold)
+    thread = threading.Thread(target=hold, daemon=True)  # a failure must not wait for it
     thread.start()
     holding.wait()
     with own, own:
