@@ -62,7 +62,7 @@ def _facts(row: sqlite3.Row, values: str) -> list[str]:
         return [f"cached from {row['source_run'][:8]}"]
     spent = output.duration(row["duration_s"])
     if status == states.COMPLETED:
-        return [spent, values]
+        return [spent, values, row["reason"]]
     return [spent, attempts_shown(row), row["reason"]]
 
 

@@ -111,7 +111,10 @@ def run_function(store: Store, spec: dict[str, Any], payloads: list[bytes], func
     proxies = sys.modules.get("minipipe.sdk.proxy")  # a step that called components may hand on their lazy results
     if proxies is not None:
         value = proxies.resolve(value)
-    return _stage(store, spec, payloads, _name_results(value, spec["entry"]["returns"]))
+    results, remark = _name_results(value, spec["entry"]["returns"])
+    staged = _stage(store, spec, payloads, results)
+    staged.head["reason"] = remark[:500]
+    return staged
 
 
 def _load_function(store: Store, spec: dict[str, Any], payloads: list[bytes]) -> Callable[..., Any]:
@@ -192,19 +195,22 @@ def arrange(function: Callable[..., Any], values: dict[str, Any]) -> tuple[list[
     return [*positional, *surplus], values
 
 
-def _name_results(value: Any, names: list[str]) -> list[tuple[str, Any]]:
+def _name_results(value: Any, names: list[str]) -> tuple[list[tuple[str, Any]], str]:
+    """What a step returned by name, and a remark for people if the numbers differ."""
     if not names:
-        return []
+        return [], ""
     if len(names) == 1:
-        return [(names[0], value)]
+        return [(names[0], value)], ""
+    remark = ""
     parts = list(value) if isinstance(value, (tuple, list)) else [value]
     if len(parts) != len(names):
-        tell(
-            f"warning: the step returned {len(parts)} value{'s' if len(parts) != 1 else ''} for {len(names)} names"
+        remark = (
+            f"the step returned {len(parts)} value{'s' if len(parts) != 1 else ''} for {len(names)} names"
             f" ({', '.join(names)}): {'the surplus is dropped' if len(parts) > len(names) else 'missing ones are None'}"
         )
+        tell(f"warning: {remark}")
     parts += [None] * (len(names) - len(parts))
-    return list(zip(names, parts, strict=False))
+    return list(zip(names, parts, strict=False)), remark
 
 
 def _stage(store: Store, spec: dict[str, Any], code: list[bytes], results: list[tuple[str, Any]]) -> Result:

@@ -266,7 +266,7 @@ def _read(store: Store, token: str, head: dict[str, Any], payloads: list[bytes])
         facts = {_text(key): _text(value) for key, value in head["error"].items()}
         return Outcome(FAILED, _text(head["reason"]), facts, (), duration, changed)
     outputs = tuple(_output(store, token, index, item, payloads) for index, item in enumerate(head["outputs"]))
-    return Outcome(DONE, "", None, outputs, duration, changed)
+    return Outcome(DONE, _text(head.get("reason", "")), None, outputs, duration, changed)
 
 
 def _text(value: object) -> str:

@@ -199,3 +199,31 @@ flow()
         place = "  cause: flow.py:9, in broken:  return ctypes.string_at(0)"
         assert told[:-1] == ["step 'broken' failed: ended by SIGSEGV", place, *log]
         assert told[-1].startswith("  hint: minipipe logs ")
+
+
+def test_a_step_that_returns_more_or_less_than_it_names_says_so_where_its_ending_is_told() -> None:
+    write(
+        """
+from minipipe import PipelineDecorator
+
+@PipelineDecorator.component(return_values=["a", "b"])
+def gives(parts):
+    return parts
+
+@PipelineDecorator.pipeline(name="flow", project="tests")
+def flow():
+    gives((1, 2, 3))
+    gives((1,))
+    gives((1, 2))
+
+PipelineDecorator.run_locally()
+flow()
+"""
+    )
+
+    done = command("run", "flow.py", check=0)
+
+    said = {line.split()[1]: line for line in done.stderr.splitlines() if line.startswith("completed gives")}
+    assert said["gives"].endswith("a=1 b=2 the step returned 3 values for 2 names (a, b): the surplus is dropped")
+    assert said["gives_1"].endswith("the step returned 1 value for 2 names (a, b): missing ones are None")
+    assert "returned" not in said["gives_2"]

@@ -53,7 +53,7 @@ def test_ten_thousand_queued_tasks_are_submitted_shown_and_drained_in_proportion
     drained = 500 / first
     print(f"floor {floor:.1f} s, submit {submitted:.1f} s, status {looked:.2f} s (start {start:.2f} s), {drained:.0f} tasks/s")
     assert submitted < max(2.0, 15 * floor)
-    assert looked - start < 1.0
+    assert looked < 1.0 + 5 * start  # a command that does nothing measures how loaded the machine is
     assert sane(store.path) == []
 
 
