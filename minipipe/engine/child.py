@@ -80,6 +80,7 @@ def main(spec: dict[str, Any], payloads: list[bytes], line: int) -> NoReturn:
         os.environ[name] = value
     started = time.monotonic()
     store = _store(spec)
+    store.wait_for_claim(spec["task"], spec["token"])
     context.set_running(
         context.Running(
             store.path,

@@ -58,6 +58,15 @@ def forbid(reason: str) -> None:
     _forbidden = reason
 
 
+_awaited: tuple[Path, Callable[[sqlite3.Connection], bool]] | None = None
+
+
+def wait_before_use(path: Path, is_there: Callable[[sqlite3.Connection], bool]) -> None:
+    """Let this process use the database only once `is_there`: a step may run before the commit that lets it go can be seen."""
+    global _awaited
+    _awaited = (path, is_there)
+
+
 class Database:
     """The database of one store, as this process sees it.
 
@@ -123,7 +132,17 @@ class Database:
         self._identity = (before[0], *self._files()[1:])
         self._synchronous = "FULL"
         self._commits += 1  # SQLite counts anew: what others committed while this was closed (for a fork) must show
+        self._wait_before_use(connection)
         return connection
+
+    def _wait_before_use(self, connection: sqlite3.Connection) -> None:
+        global _awaited
+        if _awaited is None or _awaited[0] != self.path:
+            return
+        end = time.monotonic() + BUSY_DEADLINE_S
+        while not _awaited[1](connection) and time.monotonic() < end:
+            time.sleep(0.001 * between(0.5, 1.5))
+        _awaited = None
 
     def _configure(self, *first: str) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -21,7 +21,7 @@ from minipipe import errors, settings
 from minipipe.chance import fresh_id
 from minipipe.shown import tell
 from minipipe.store import schema
-from minipipe.store.database import Database, mapped
+from minipipe.store.database import Database, mapped, wait_before_use
 
 DATABASE = "minipipe.db"
 MIRRORS = "repos"  # of git repositories, see `minipipe.engine.repository`
@@ -88,6 +88,19 @@ class Store:
         store = cls(home, durability or settings.load_settings().durability)
         _check_version(store)
         return store
+
+    def wait_for_claim(self, task_id: int, token: str) -> None:
+        """In a step's process: nothing of the store is read here before the commit that claims the task can be seen.
+
+        The step may have been started before it, while that commit synced (see `minipipe.engine.worker`), and the same commit has
+        filled in what its parameters refer to.
+        """
+
+        def is_claimed(connection: sqlite3.Connection) -> bool:
+            sql = "SELECT 1 FROM task WHERE id = ? AND token IS NOT ? AND status IN ('pending', 'queued')"
+            return not connection.execute(sql, (task_id, token)).fetchall()
+
+        wait_before_use(self.database.path, is_claimed)
 
     @property
     def db(self) -> Any:

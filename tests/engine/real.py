@@ -107,7 +107,7 @@ class Shop:
                 },
                 parameters=tuple(parameters),
                 links=tuple(tasks.Link("reference", key, None, source.id, "x") for key, source in needs.items()),
-                parents=tuple((source.id, "data") for source in needs.values()),
+                parents=(*((source.id, "data") for source in needs.values()), *known.pop("parents", ())),
                 **known,
             ),
         )

@@ -38,6 +38,31 @@ def run_of(shop: Shop, seconds_file: str) -> Submitted:
 # -- what it takes ------------------------------------------------------------------------------------------------------
 
 
+def test_a_step_that_starts_before_its_claim_is_stored_reads_the_store_as_it_is_with_it(shop: Shop) -> None:
+    before = """
+import time
+from pathlib import Path
+from minipipe.engine.worker import Worker
+run_early = Worker._run_early
+def stalled(self, claim):
+    run_early(self, claim)
+    end = time.monotonic() + 20
+    while self.early and not Path("asked").exists() and time.monotonic() < end: time.sleep(0.002)
+    end = time.monotonic() + 0.2
+    while self.early and not Path("read").exists() and time.monotonic() < end: time.sleep(0.002)
+    if self.early: Path("early").touch()
+Worker._run_early = stalled
+"""
+    run = tasks.submit(shop.store, tasks.NewTask("controller", "r", "p/.pipelines/r", {}, is_run=True))
+    first = shop.step("one", name="first", parent_id=run.id)
+    told = (("General", "text", "x is ${first.parameters.return/x}"),)
+    second = shop.step("read_text", needs={}, parent_id=run.id, parents=((first.id, "order"),), placeholders=told)
+    shop.worker(slots=1, before=before)
+    shop.finished(first, second)
+    assert (shop.folder / "early").exists()
+    assert shop.value(second) == "x is 1"
+
+
 def test_a_controller_takes_no_slot_of_a_step(shop: Shop) -> None:
     controllers = [run_of(shop, "go") for _ in range(2)]
     steps = [shop.step("one") for _ in range(2)]

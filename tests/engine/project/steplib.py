@@ -248,3 +248,15 @@ def meet(file: str, number: int) -> bytes:
     while len(Path(file).read_text().splitlines()) < number:
         time.sleep(0.002)
     return b"met" * 10_000
+
+
+def read_text() -> str:
+    """What the store says of a parameter of this task; "asked" is there before it is read, "read" afterwards."""
+    from minipipe import Task
+
+    Path("asked").touch()
+    task = Task.current_task()
+    assert task is not None
+    text = str(task.get_parameters().get("General/text"))
+    Path("read").touch()
+    return text
