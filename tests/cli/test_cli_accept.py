@@ -44,6 +44,7 @@ def served(surroundings: Path, command: Command, cli: Invoke) -> Callable[[str],
     return run
 
 
+@pytest.mark.exhaustive
 def test_the_code_of_today_counts_as_equal_and_that_of_tomorrow_does_not(
     served: Callable[[str], bool], surroundings: Path, cli: Invoke
 ) -> None:

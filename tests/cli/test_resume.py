@@ -58,6 +58,7 @@ def test_the_current_code_runs_and_is_said_to_have_changed(start: str) -> None:
     assert ran() == ["first", "second", "second", "third"]
 
 
+@pytest.mark.exhaustive
 def test_a_step_that_is_gone_from_the_code_does_not_fail_the_resumed_run() -> None:
     command("run", write(BREAKING + LOCALLY), check=1)
     write((BREAKING + LOCALLY).replace("def second", "def repaired").replace("second(first", "repaired(first"))
@@ -241,6 +242,7 @@ def test_a_run_that_nobody_knows_is_answered_with_what_there_is() -> None:
     assert done.stderr.startswith("error: no run matches 'deadbeef'\n")
 
 
+@pytest.mark.exhaustive
 def test_from_a_step_on_everything_runs_again_in_a_completed_run_too() -> None:
     Path("fixed").touch()
     command("run", write(BREAKING + LOCALLY), check=0)

@@ -40,6 +40,7 @@ def test_the_built_in_example_completes_in_an_empty_folder() -> None:
     no_process_left()
 
 
+@pytest.mark.exhaustive
 def test_the_built_in_example_is_served_from_the_cache_the_second_time() -> None:
     command("run", "--set", "n=20", check=0)
     (first,) = facts("SELECT uid FROM task WHERE run_name IS NOT NULL")
@@ -185,6 +186,7 @@ def test_a_local_run_stays_in_the_script() -> None:
     no_process_left()
 
 
+@pytest.mark.exhaustive
 def test_a_controller_that_runs_here_has_its_steps_served_by_the_pool() -> None:
     write(CHAIN.replace('version="1.0"', 'version="1.0", start_controller_locally=True') + START)
 
@@ -236,6 +238,7 @@ def test_detach_prints_the_id_starts_no_pool_and_names_the_worker() -> None:
     assert facts("SELECT status FROM task WHERE parent_id IS NULL") == [("completed",)]
 
 
+@pytest.mark.exhaustive
 def test_a_pool_that_is_killed_is_started_again() -> None:
     process = flows.begin("run", write(flows.hanging() + START))
     wait_for(lambda: "second" in ran(), process)
@@ -377,6 +380,7 @@ def test_a_failed_step_is_shown_with_its_line_its_last_words_and_what_to_type(st
     no_process_left()
 
 
+@pytest.mark.exhaustive
 def test_the_attempts_of_a_retried_step_are_counted() -> None:
     text = BREAKING.replace('return_values=["b"]', 'return_values=["b"], retry_on_failure=1') + START
 
@@ -480,6 +484,7 @@ def test_without_the_command_ctrl_c_is_a_keyboard_interrupt_that_says_how_to_go_
     no_process_left()
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_at_the_exit_ends_a_worker_that_does_not_leave() -> None:
     end = """
     atexit.register(lambda: note("leaving"))
@@ -542,6 +547,7 @@ def test_a_closed_terminal_stops_the_run_as_ctrl_c_does() -> None:
     no_process_left()
 
 
+@pytest.mark.exhaustive
 def test_a_second_hangup_is_no_second_wish() -> None:
     os.environ["MINIPIPE_GRACE_S"] = "1"
     process = flows.begin("run", write(flows.hanging("signal.signal(signal.SIGTERM, signal.SIG_IGN)") + START))
@@ -645,6 +651,7 @@ def test_json_is_one_document_and_the_script_prints_to_stderr() -> None:
     assert "from a child" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_json_of_a_failure_holds_the_error_too() -> None:
     done = command("run", "--json", write(BREAKING + START), check=1)
 
@@ -661,6 +668,7 @@ def test_json_of_a_wrong_call_is_one_document() -> None:
 
 
 @pytest.mark.parametrize("words", [("-q",), ("--progress", "off")])
+@pytest.mark.exhaustive
 def test_quiet_leaves_only_what_the_script_prints(words: tuple[str, ...]) -> None:
     command("run", write("from minipipe import Store; Store.open()"))  # makes the store, which says so
 
@@ -687,6 +695,7 @@ def test_a_line_of_ours_never_lands_inside_one_of_the_script() -> None:
     assert "\nhalf line\ncompleted first " in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_cache_and_refresh_reach_the_steps() -> None:
     write(CHAIN.replace('return_values=["a"]', 'return_values=["a"], cache=True') + START)
     command("run", "flow.py", check=0)
@@ -725,6 +734,7 @@ def chain(url="https://example.com/data/a.txt"):
 )
 
 
+@pytest.mark.exhaustive
 def test_a_mapped_url_is_read_from_its_file_in_a_step(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.txt").write_text("from a file")
@@ -734,6 +744,7 @@ def test_a_mapped_url_is_read_from_its_file_in_a_step(tmp_path: Path) -> None:
     assert "got from a file" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_isolation_is_a_flag_of_run() -> None:
     done = command("run", write(CHAIN + START), "--isolation", "spawn", check=0)
 

@@ -90,6 +90,7 @@ def test_what_no_part_of_a_script_takes_is_an_error_with_the_nearest_name(pair: 
     assert all(words in done.stderr for words in said), done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_bare_name_that_two_sections_have_needs_its_section() -> None:
     text = TASK + "\nprint(task.connect({'rate': 7}, name='Other'))\n"
 
@@ -191,6 +192,7 @@ def test_current_code_is_told_what_it_has_and_the_old_run_does_not() -> None:
         ("new=maybe", "parameter 'new': cannot read 'maybe' as bool"),
     ],
 )
+@pytest.mark.exhaustive
 def test_what_the_current_code_does_not_have_fails_the_run_before_its_first_step(pair: str, said: str) -> None:
     command("run", write(FLOW), check=0)
     write(NEWER)
@@ -201,6 +203,7 @@ def test_what_the_current_code_does_not_have_fails_the_run_before_its_first_step
     assert facts("SELECT count(*) FROM task WHERE parent_id IS NOT NULL") == [(1,)]
 
 
+@pytest.mark.exhaustive
 def test_the_current_code_of_a_plain_script_is_told_and_asked_in_the_same_way(cli: Any) -> None:
     text = "from minipipe import Task\ntask = Task.init('tests', 'train')\nprint(task.connect({'rate': 1}))\n"
     command("run", write(text), check=0)

@@ -145,6 +145,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.exhaustive
 def test_hooked_functions_travel_like_the_originals(folder: Path) -> None:
     pytest.importorskip("joblib")
     pytest.importorskip("matplotlib")

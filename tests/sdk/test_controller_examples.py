@@ -91,6 +91,7 @@ def test_the_templates_are_drafts_with_their_parameters(registered: Path) -> Non
     store.close()
 
 
+@pytest.mark.exhaustive
 def test_a_pipeline_from_tasks_copies_three_scripts_and_repeats_only_what_a_parameter_changes(folder: Path, left: Left) -> None:
     out = run(folder, "from_tasks/pipeline.py").out
 

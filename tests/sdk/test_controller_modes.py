@@ -293,6 +293,7 @@ pipe.add_step("c", parameter_override=override, parents=["b"], **copies)
 """
 
 
+@pytest.mark.exhaustive
 def test_a_resumed_controller_keeps_copies_that_were_told_the_same(folder: Path, left: Left) -> None:
     python(folder, str(FLOWS / "template.py"))
     write(folder, COPIES, LOCAL, fixed=False)
@@ -309,6 +310,7 @@ def test_a_resumed_controller_keeps_copies_that_were_told_the_same(folder: Path,
     assert [json.loads(line)[0] for line in left.noted("notes")][4:] == [4, 50, 1]
 
 
+@pytest.mark.exhaustive
 def test_a_copy_that_is_told_something_else_runs_again_when_its_run_is_resumed(folder: Path, left: Left) -> None:
     python(folder, str(FLOWS / "template.py"))
     write(folder, COPIES, LOCAL, fixed=False)
@@ -376,6 +378,7 @@ def test_a_main_task_becomes_a_decorated_pipeline_too(folder: Path, left: Left, 
     assert left.noted("notes") == ["ran 5", "True 6"]
 
 
+@pytest.mark.exhaustive
 def test_a_main_task_that_became_a_controller_is_not_used_again_and_can_be_resumed(folder: Path, left: Left) -> None:
     write(folder, MAIN, BUILD, LOCAL, fixed=False)
 
@@ -388,6 +391,7 @@ def test_a_main_task_that_became_a_controller_is_not_used_again_and_can_be_resum
     assert [run[3] for run in main_run(left)] == ["completed", "completed"]
 
 
+@pytest.mark.exhaustive
 def test_after_the_pipeline_another_main_task_may_start(folder: Path, left: Left) -> None:
     write(folder, MAIN, BUILD, LOCAL, 'other = Task.init("mine", "other")\nprint(other.id != task.id)\n')
 
@@ -414,6 +418,7 @@ def test_starting_twice_is_starting_once(folder: Path, left: Left) -> None:
     assert left.noted("notes") == ["ran 5", "tried 5", "ran 6"]
 
 
+@pytest.mark.exhaustive
 def test_a_script_with_postponed_annotations_off_sees_real_ones_on_a_worker(folder: Path, left: Left) -> None:
     look = "def f(n: int): ...\nnote(f.__annotations__['n'] is int)\n"
     write(folder, BUILD, look, "pipe.start()\n")

@@ -127,6 +127,7 @@ def test_a_branch_that_is_not_there_ends_the_run_with_its_name(folder: Path, lef
     assert left.steps("flow") == {}
 
 
+@pytest.mark.exhaustive
 def test_on_a_worker_the_branch_runs_as_well(folder: Path, left: Left, code: Path) -> None:
     text = 'pipe.add_step("a", base_task_project="tests", base_task_name="from code", task_overrides={"script.branch": "old"})\n'
 
@@ -189,6 +190,7 @@ assert pipe.get_pipeline_dag()["made"].job is None
     assert copies == [], "each task that was made has become a step"
 
 
+@pytest.mark.exhaustive
 def test_a_factory_is_not_asked_for_a_step_that_is_skipped(folder: Path, left: Left, template: None) -> None:
     text = """
 pipe.add_function_step("bad", fails)
@@ -204,6 +206,7 @@ pipe.add_function_step("beside", number, parents=["skipped"])
     assert left.noted("notes") == ["made skipped after []", "before skipped: True"]
 
 
+@pytest.mark.exhaustive
 def test_a_resumed_run_keeps_what_its_factories_have_made_and_asks_for_the_rest(folder: Path, left: Left, template: None) -> None:
     text = """
 def fixed():
@@ -368,6 +371,7 @@ def test_without_being_asked_the_code_alone_says_which_steps_there_are(folder: P
     assert left.statuses("flow") == {"one": "completed"}
 
 
+@pytest.mark.exhaustive
 def test_a_run_in_this_process_keeps_its_steps_for_clones_of_it(folder: Path, left: Left, template: None) -> None:
     run(folder, EDITABLE.replace("pipe.create_draft()\npipe.start(queue=None)", LOCAL))
     assert left.statuses("flow") == {"one": "completed", "copy": "completed", "gone": "completed"}

@@ -147,6 +147,7 @@ def flow():
     assert left.rows("SELECT 1 FROM task WHERE name = 'step'") == []
 
 
+@pytest.mark.exhaustive
 def test_changes_inside_a_submodule_are_refused(folder: Path, left: Left, repository: Path) -> None:
     outer = folder / "outer"
     outer.mkdir()

@@ -144,6 +144,7 @@ def test_a_worker_calls_the_abort_callback_and_what_it_saves_stays(
     assert saved["preview"] == "{'so far': 1}"
 
 
+@pytest.mark.exhaustive
 def test_a_callback_that_takes_longer_than_it_may_is_cut_off(folder: Path, left: Left, worker: subprocess.Popen[str]) -> None:
     (folder / "long.py").write_text(HEAD + TASK.replace('"hangs": False', '"hangs": True'))
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "testing"
 FAILING = """
 import pytest
@@ -57,6 +59,7 @@ def test_nothing_may_be_left(minipipe_store):
 """
 
 
+@pytest.mark.exhaustive
 def test_the_example_projects_tests_pass_and_failing_ones_show_what_became_of_their_runs(tmp_path: Path) -> None:
     project = tmp_path / "example"
     shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))

@@ -358,6 +358,7 @@ def test_the_marker_sets_the_number_of_steps_at_a_time(minipipe_store: Any) -> N
     assert os.environ["MINIPIPE_HOME"] == str(minipipe_store.path)
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_is_left_running_is_named_and_killed(minipipe_template: Path, tmp_path: Path) -> None:
     store = stores.copy(minipipe_template, tmp_path / "store")
     process = start.start_worker(store.path, session="x" * 32, slots=1)
