@@ -42,6 +42,7 @@ class Side:
                 "CLEARML_OFFLINE_MODE": "1",
                 "MINIPIPE_DURABILITY": "fast",
                 "MINIPIPE_PROGRESS": "off",
+                "PYTHONHASHSEED": "0",  # a set of texts is printed in the same order by both
             },
         )
 
@@ -218,6 +219,7 @@ DIFFERENT: list[tuple[str, tuple[Any, ...], Any, Any, str]] = [
     ("override", ({"a": "5.5"}, "{'a': 1}"), "{'a': 1}", "{'a': 5.5}", "a number that was set is not dropped in silence"),
     ("override", ({"a": "1e3"}, "{'a': 1}"), "{'a': 1}", "{'a': 1000.0}", "a number that was set is not dropped in silence"),
     ("override", ({"a": "yes"}, "{'a': False}"), "{'a': False}", "{'a': True}", "who says yes does not mean no"),
+    ("override", ({"a": "x"}, "{'a': True}"), "{'a': False}", "{'a': True}", "nonsense changes nothing, with a warning"),
     ("override", ({"a": '{"x": 2}'}, "{'a': {}}"), "{'a': {}}", "{'a': {'x': 2}}", "what was set holds, for a dict too"),
     ("update_twice", ("1", "0.5"), [["x", "0.5", "'0.5'"]], [["x", "0.5", "0.5"]], "D14: a value sets its own tag"),
     ("update_twice", ("'x'", "2"), [["x", "2", "'2'"]], [["x", "2", "2"]], "D14: a value sets its own tag"),
@@ -291,7 +293,7 @@ NUMBERS = st.integers(-(10**9), 10**9) | st.floats(-1e9, 1e9)
 @given(
     pair=st.tuples(st.integers(-(10**9), 10**9), st.integers(-(10**9), 10**9).map(str))
     | st.tuples(st.floats(-1e9, 1e9), NUMBERS.map(str))
-    | st.tuples(st.booleans(), st.sampled_from(["true", "false", "True", "FALSE", "1", "0", "0.0", "no", "x"]))
+    | st.tuples(st.booleans(), st.sampled_from(["true", "false", "True", "FALSE", "1", "0", "0.0", "no"]))
     | st.tuples(WORDS.filter(bool), WORDS)
     | st.tuples(st.lists(NUMBERS, min_size=1, max_size=3), st.lists(NUMBERS | WORDS, max_size=3).map(dumped))
     | st.tuples(st.lists(NUMBERS, min_size=1, max_size=3).map(tuple), st.lists(NUMBERS, max_size=3).map(dumped))

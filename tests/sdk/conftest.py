@@ -44,7 +44,8 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
 @pytest.fixture
 def home(tmp_path: Path, copy_store: Callable[[Path], Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The store that `Task` and its like use in this very process."""
-    opened = copy_store(tmp_path / ".minipipe")
+    path = tmp_path / ".minipipe"
+    opened = Store.open(path) if path.exists() else copy_store(path)  # `folder` has made it
     for name, value in (("HOME", str(opened.path)), ("DURABILITY", "fast"), ("PROGRESS", "off")):
         monkeypatch.setenv(f"MINIPIPE_{name}", value)
     yield opened
@@ -68,5 +69,6 @@ def as_worker(home: Store) -> Callable[[Task], Task]:
 @pytest.fixture
 def folder(tmp_path: Path, empty_store: Path) -> Path:
     """A folder for one test's scripts, with an empty store: each process that makes one has to load what makes stores."""
-    shutil.copytree(empty_store, tmp_path / ".minipipe")
+    if not (tmp_path / ".minipipe").exists():  # `home` has not made it
+        shutil.copytree(empty_store, tmp_path / ".minipipe")
     return tmp_path
