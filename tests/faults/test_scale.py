@@ -83,7 +83,7 @@ def test_a_failure_skips_a_chain_of_five_thousand_without_recursion(store: Store
     held = time.process_time() - began
     assert making.statuses(store, first, last) == ["failed", "skipped"]
     print(f"5,000 steps skipped in {held:.3f} s")
-    assert held < 0.5
+    assert held < 2.0
     assert sane(store.path) == []
 
 

@@ -126,9 +126,9 @@ def weather_a_storm(shop: Shop, rounds: int) -> None:
         if number % 25 == 0:
             with upkeep.alone(shop.store):
                 shop.store.database.checkpoint(now=True)
+        seen = storm.completed()
         calm = time.monotonic() + storm.chance.uniform(0.02, 0.35)
         shop.wait(lambda calm=calm: time.monotonic() >= calm)  # type: ignore[misc]
-        seen = storm.completed()
         if rounds > 10 and number % 2:  # on a slow machine, too, something is done between two strikes
             shop.wait(lambda seen=seen: storm.completed() > seen, 60)  # type: ignore[misc]
         struck.append(storm.strike(number % 9 == 0))
