@@ -30,6 +30,12 @@ def _floor_s(store: Store, number: int) -> float:
     return taken
 
 
+@pytest.fixture(autouse=True)
+def _unwatched(store: Store) -> None:
+    """What is timed is minipipe, not what watches its writes in tests: each statement of a trigger would cost a call of Python."""
+    store.database.connection().set_trace_callback(None)
+
+
 def test_ten_thousand_queued_tasks_are_submitted_shown_and_drained_in_proportion(store: Store) -> None:
     number = 10_000
     floor = _floor_s(store, number)
@@ -53,7 +59,7 @@ def test_ten_thousand_queued_tasks_are_submitted_shown_and_drained_in_proportion
     drained = 500 / first
     print(f"floor {floor:.1f} s, submit {submitted:.1f} s, status {looked:.2f} s (start {start:.2f} s), {drained:.0f} tasks/s")
     assert submitted < max(2.0, 15 * floor)
-    assert looked < 1.0 + 5 * start  # a command that does nothing measures how loaded the machine is
+    assert looked - start < 1.0
     assert sane(store.path) == []
 
 
@@ -83,7 +89,7 @@ def test_a_failure_skips_a_chain_of_five_thousand_without_recursion(store: Store
     held = time.process_time() - began
     assert making.statuses(store, first, last) == ["failed", "skipped"]
     print(f"5,000 steps skipped in {held:.3f} s")
-    assert held < 2.0
+    assert held < 0.5
     assert sane(store.path) == []
 
 
