@@ -14,7 +14,7 @@ from minipipe import Task, context
 from minipipe.sdk import session
 from minipipe.store import edits
 from minipipe.store.home import Store
-from tests.sdk.sdk_scripts import Ran, read_flow, remote_cases, run_flow
+from tests.sdk.sdk_scripts import Left, Ran, read_flow, remote_cases, run_flow
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +72,12 @@ def folder(tmp_path: Path, empty_store: Path) -> Path:
     if not (tmp_path / ".minipipe").exists():  # `home` has not made it
         shutil.copytree(empty_store, tmp_path / ".minipipe")
     return tmp_path
+
+
+@pytest.fixture
+def left(folder: Path) -> Iterator[Left]:
+    """What scripts leave in the test's folder."""
+    found = Left(folder)
+    yield found
+    if "store" in vars(found):
+        found.store.close()

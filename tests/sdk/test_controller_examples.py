@@ -48,15 +48,6 @@ def folder(registered: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(registered, tmp_path / "all"))
 
 
-@pytest.fixture
-def left(folder: Path) -> Iterator[Left]:
-    """What the scripts leave."""
-    found = Left(folder)
-    yield found
-    if "store" in vars(found):
-        found.store.close()
-
-
 def run(folder: Path, script: str, *words: str) -> Done:
     """`minipipe run` of an example."""
     return python(folder, "-m", "minipipe", "run", script, *words)

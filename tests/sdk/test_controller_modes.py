@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,15 +47,6 @@ pipe.add_function_step("two", fails_once, {"n": "${one.x}"}, ["y"])
 pipe.add_function_step("three", number, {"n": "${two.y}"}, ["z"])
 """
 LOCAL = "pipe.start_locally(run_pipeline_steps_locally=True)\nprint('went on')\n"
-
-
-@pytest.fixture
-def left(folder: Path) -> Iterator[Left]:
-    """What scripts leave in the test's folder."""
-    found = Left(folder)
-    yield found
-    if "store" in vars(found):
-        found.store.close()
 
 
 def write(folder: Path, *parts: str, fixed: bool = True) -> None:

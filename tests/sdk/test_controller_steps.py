@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,15 +30,6 @@ def fails():
 pipe = PipelineController("flow", "tests")
 """
 LOCAL = "pipe.start_locally(run_pipeline_steps_locally=True)\n"
-
-
-@pytest.fixture
-def left(folder: Path) -> Iterator[Left]:
-    """What scripts leave in the test's folder."""
-    found = Left(folder)
-    yield found
-    if "store" in vars(found):
-        found.store.close()
 
 
 def run(folder: Path, text: str, check: int | None = 0) -> str:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,15 +46,6 @@ if __name__ == "__main__":
     outer()
 """
 WORKER = (sys.executable, "-m", "minipipe", "worker", "-j", "1")
-
-
-@pytest.fixture
-def left(folder: Path) -> Iterator[Left]:
-    """What the processes leave in the folder."""
-    found = Left(folder)
-    yield found
-    if "store" in vars(found):
-        found.store.close()
 
 
 def wait_for(left: Left, line: str) -> None:

@@ -31,15 +31,6 @@ def wait_for(file):
 """
 
 
-@pytest.fixture
-def left(folder: Path) -> Iterator[Left]:
-    """What scripts leave in the test's folder."""
-    found = Left(folder)
-    yield found
-    if "store" in vars(found):
-        found.store.close()
-
-
 def wait_for_file(path: Path, *processes: subprocess.Popen[str]) -> None:
     """Wait for a file that one of these processes writes."""
     end = time.monotonic() + TIMEOUT_S
